@@ -14,6 +14,7 @@ class TopUp(Model):
     credits = fields.BigIntField()
     amount_minor = fields.BigIntField()
     total_minor = fields.BigIntField(null=True)
+    ordered_minor = fields.BigIntField(null=True)
     currency = fields.CharField(max_length=3)
     status = fields.CharField(max_length=16)
     provider = fields.CharField(max_length=16)

@@ -28,7 +28,7 @@ _INSERT: Final = TOP_UPS.insert()
 # The update requires the status that was read. So if two callers settle the same top-up, only one changes it.
 _UPDATE: Final = TOP_UPS.update(
     "status", "paid_at", "provider_ref", "payment_url", "payment_ref", "decline_reason", "tax_lines",
-    "total_minor",
+    "total_minor", "ordered_minor", "credits", "amount_minor", "bonus_credits",
     "refunded_credits", "refunded_minor", "clawed_back_credits",
     where="t.status = v.status_before",
     others={"status_before": "text"},

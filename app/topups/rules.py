@@ -1,7 +1,7 @@
 """Rules of top-ups: what may be bought, its price and bonus, and the status that follows from a payment."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Final, NamedTuple, Self
@@ -134,6 +134,8 @@ class TopUpRow(NamedTuple):
     tax_lines: tuple[TaxLine, ...] = ()
     total_minor: int | None = None
     """The price with the tax that was added to it. None before the payment."""
+    ordered_minor: int | None = None
+    """The price of the order, if only a part of the payment was captured. Credits and price are those of this part."""
 
     @property
     def paid_minor(self) -> int:
@@ -268,7 +270,7 @@ def find_mismatches(top_up: TopUpRow, payment: Payment) -> list[str]:
     """Return the differences between a payment and our own row. A payment that differs is parked, never credited.
 
     If the row has no id of the provider, because the call that opened the checkout was interrupted, any id matches. The
-    whole price and its tax must have been captured, and later events must report the same total.
+    money that was captured may be less than the total, but must be the same in every event.
     """
     their_ref = payment.payment_ref if payment.provider_ref_is_payment else payment.provider_ref
     our_ref = top_up.payment_ref if payment.provider_ref_is_payment else top_up.provider_ref
@@ -277,19 +279,16 @@ def find_mismatches(top_up: TopUpRow, payment: Payment) -> list[str]:
         ("mode", _mode(payment.live), _mode(top_up.live)),
         ("reference", payment.reference, top_up.reference),
         ("payment", their_ref, our_ref or their_ref),
-        ("amount in minor units", payment.amount_minor, top_up.amount_minor),
+        ("amount in minor units", payment.amount_minor, top_up.ordered_minor or top_up.amount_minor),
         ("currency", payment.currency, top_up.currency),
     ]
     if payment.status is PaymentStatus.PAID:
-        captured, total = payment.captured_minor, top_up.total_minor
-        pairs += [
-            (
-                "captured amount in minor units",
-                payment.total_minor if captured is None else captured,
-                payment.total_minor,
-            ),
-            ("total in minor units", payment.total_minor, payment.total_minor if total is None else total),
-        ]
+        captured, ours = payment.captured_minor, top_up.total_minor
+        if captured is None and top_up.ordered_minor is None:
+            captured = payment.total_minor
+        if captured is not None:
+            pairs.append(("captured amount in minor units", captured, min(captured, payment.total_minor)))
+            pairs.append(("total in minor units", captured, captured if ours is None else ours))
     return [f"{name} is {theirs}, ours is {ours}" for name, theirs, ours in pairs if theirs != ours]
 
 
@@ -312,18 +311,53 @@ def derive_status(status: TopUpStatus, payment_status: PaymentStatus) -> TopUpSt
     return None
 
 
+def take_captured_share(top_up: TopUpRow, payment: Payment) -> TopUpRow:
+    """Return an unpaid top-up with the share of its credits, bonus and price that was captured, rounded down.
+
+    The credits may be 0: then the payment must not be credited.
+    """
+    captured, total = payment.captured_minor, payment.total_minor
+    if captured is None or captured >= total:
+        return top_up
+    return top_up._replace(
+        credits=top_up.credits * captured // total,
+        bonus_credits=top_up.bonus_credits * captured // total,
+        amount_minor=_scale_to_captured(payment, captured).amount_minor,
+        ordered_minor=top_up.amount_minor,
+    )
+
+
 def merge_facts(top_up: TopUpRow, payment: Payment) -> TopUpRow:
     """Return a top-up with what a PAID payment says beyond the status.
 
     Several events report one payment. Each contains only some of these facts, so the result is the same for any order
     of the events.
     """
+    if top_up.ordered_minor is not None:
+        captured = payment.captured_minor if top_up.total_minor is None else top_up.total_minor
+        payment = _scale_to_captured(payment, payment.total_minor if captured is None else captured)
     return top_up._replace(
         provider_ref=top_up.provider_ref if payment.provider_ref_is_payment else payment.provider_ref,
         payment_ref=top_up.payment_ref or payment.payment_ref,
         total_minor=payment.total_minor,
         tax_lines=max(top_up.tax_lines or (), payment.tax_lines, key=_tax_detail),
     )
+
+
+def _scale_to_captured(payment: Payment, captured_minor: int) -> Payment:
+    """Return a payment with its price and taxes reduced to the captured share. They add up to the captured money."""
+    total = payment.total_minor
+    added_left = (total - payment.amount_minor) * captured_minor // total
+    price = captured_minor - added_left
+    lines = []
+    unscaled_left = total - payment.amount_minor
+    for line in payment.tax_lines:
+        scaled = line.amount_minor * captured_minor // total
+        if not line.inclusive:
+            scaled = line.amount_minor * added_left // max(1, unscaled_left)
+            added_left, unscaled_left = added_left - scaled, unscaled_left - line.amount_minor
+        lines.append(replace(line, amount_minor=scaled))
+    return replace(payment, amount_minor=price, tax_lines=tuple(lines))
 
 
 def _tax_detail(lines: tuple[TaxLine, ...]) -> list[tuple[bool, str, int, bool]]:

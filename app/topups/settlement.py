@@ -29,6 +29,7 @@ from app.topups.rules import (
     derive_status,
     find_mismatches,
     merge_facts,
+    take_captured_share,
 )
 
 _OUTCOMES: Final = {
@@ -121,8 +122,9 @@ async def _apply(
 def _apply_payment(posting: Posting, top_up: TopUpRow, payment: Payment, audit: AuditContext | None) -> EventOutcome:
     """Change the top-up to the status that follows from a payment.
 
-    If it becomes PAID, add its grant and that of its bonus. If it is PAID already, add what this payment says and
-    earlier events did not.
+    If it becomes PAID, add its grant and that of its bonus, reduced to the share of the payment that was captured. If
+    it is PAID already, add what this payment says and earlier events did not.
+    Raises: EventNotApplied: the captured money pays for no credit.
     """
     status = derive_status(top_up.status, payment.status)
     if status is None:
@@ -137,16 +139,23 @@ def _apply_payment(posting: Posting, top_up: TopUpRow, payment: Payment, audit: 
         decline_reason=payment.decline_reason,
     )
     if status is TopUpStatus.PAID:
-        changed = merge_facts(changed, payment)._replace(paid_at=account.at)
+        changed = merge_facts(take_captured_share(changed, payment), payment)._replace(paid_at=account.at)
+        if not changed.credits:
+            raise EventNotApplied("The captured money pays for no credit.")
+        if changed.credits != top_up.credits:
+            log.warning(
+                "top-up %s: %s of %s minor units were captured, %s of %s credits are added",
+                top_up.reference, payment.captured_minor, payment.total_minor, changed.credits, top_up.credits,
+            )  # fmt: skip
         cause = Cause(actor=top_up.actor, top_up_id=top_up.id)
-        balance_changes.add_grant(account, top_up.credits, cause, source=GrantSource.PURCHASED)
-        if top_up.bonus_credits:
+        balance_changes.add_grant(account, changed.credits, cause, source=GrantSource.PURCHASED)
+        if changed.bonus_credits:
             balance_changes.add_grant(
                 account,
-                top_up.bonus_credits,
+                changed.bonus_credits,
                 cause,
                 source=GrantSource.PROMOTIONAL,
-                expires_at=account.at + timedelta(days=top_up.bonus_days or 0),
+                expires_at=account.at + timedelta(days=changed.bonus_days or 0),
             )
         notifications.resolve(account, posting.write, NotificationKind.TOP_UP_FAILED)
         if changed.payment_ref is not None:

@@ -32,7 +32,7 @@ from tests.factories import block_run_request, grant_credits, start_task
 
 pytestmark = pytest.mark.anyio
 
-ALL_MIGRATIONS = ["0001_initial", "0002_keys_checks_and_indexes", "0003_top_up_total"]
+ALL_MIGRATIONS = ["0001_initial", "0002_keys_checks_and_indexes", "0003_top_up_total", "0004_top_up_captured_in_part"]
 
 TYPES: dict[type, str] = {
     BigIntField: "bigint",
@@ -203,7 +203,7 @@ async def test_paid_top_ups_get_the_total_with_the_tax_that_was_added(database_u
                 " CASE $2::text WHEN 'PAID' THEN now() END, $3::jsonb)",
                 top_up, "PENDING" if top_up == "unpaid" else "PAID", lines,
             )  # fmt: skip
-        assert await migrations.apply() == ["0003_top_up_total"]
+        assert await migrations.apply() == ALL_MIGRATIONS[2:]
         found = await pools.fetch("SELECT id, total_minor FROM top_up")
         assert {row["id"]: row["total_minor"] for row in found} == {
             "added": 600, "both": 508, "empty": 500, "json null": 500, "none": 500, "unpaid": None,

@@ -23,6 +23,7 @@ from app.topups.rules import (
     find_return_url_problems,
     format_money,
     merge_facts,
+    take_captured_share,
 )
 from tests.topups.top_up_fixtures import TERMS
 
@@ -179,9 +180,8 @@ def test_a_payment_that_equals_our_row_has_no_mismatches() -> None:
         ({"live": True}, "mode is live, ours is test"),
         ({"provider_ref": "pay_2"}, "payment is pay_2, ours is pay_1"),
         ({"reference": f"8-{'0' * 32}"}, f"reference is 8-{'0' * 32}, ours is 7-{'0' * 32}"),
-        ({"captured_minor": 499}, "captured amount in minor units is 499, ours is 500"),
-        ({"captured_minor": 0}, "captured amount in minor units is 0, ours is 500"),
-        ({"captured_minor": 500, "tax_lines": (UNNAMED_VAT,)}, "captured amount in minor units is 500, ours is 600"),
+        ({"captured_minor": 501}, "captured amount in minor units is 501, ours is 500"),
+        ({"captured_minor": 601, "tax_lines": (UNNAMED_VAT,)}, "captured amount in minor units is 601, ours is 600"),
     ],
 )
 def test_every_field_is_compared_with_our_row(changes: dict[str, Any], mismatch: str) -> None:
@@ -193,6 +193,9 @@ def test_the_total_of_later_events_is_compared_with_that_of_the_first() -> None:
     taxed = payment(tax_lines=(UNNAMED_VAT,))
     assert find_mismatches(known, taxed) == []
     assert find_mismatches(known, payment()) == ["total in minor units is 500, ours is 600"]
+    assert find_mismatches(known, payment(captured_minor=300, tax_lines=(UNNAMED_VAT,))) == [
+        "total in minor units is 300, ours is 600"
+    ]
     assert find_mismatches(known, payment(status=PaymentStatus.DECLINED)) == []
 
 
@@ -215,6 +218,41 @@ def test_the_facts_of_a_payment_are_the_same_for_any_order_of_its_events(
     )
     assert reduce(merge_facts, order, found) == found
     assert (TOP_UP.paid_minor, found.paid_minor) == (500, 600)
+
+
+@given(
+    bought=st.tuples(st.integers(1, 10_000), st.integers(1, 5), st.integers(0, 500)), captured=st.integers(1, 80_000),
+    taxes=st.lists(st.integers(1, 900), max_size=3), order=st.permutations(range(4)),
+)  # fmt: skip
+def test_the_captured_share_is_exact_and_the_same_for_any_order_of_events(
+    bought: tuple[int, int, int], captured: int, taxes: list[int], order: list[int]
+) -> None:
+    credits, price, bonus = bought
+    total = credits * price + sum(taxes)
+    captured = min(captured, total)
+    unnamed = (TaxLine(label="Tax", amount_minor=sum(taxes), inclusive=False),) if taxes else ()
+    named = tuple([TaxLine(label=f"{i} %", amount_minor=one, inclusive=False) for i, one in enumerate(taxes)])
+    values: dict[str, Any] = {"amount_minor": credits * price, "captured_minor": captured}
+    ordered = TOP_UP._replace(credits=credits, amount_minor=credits * price, bonus_credits=bonus)
+    events = [
+        payment(tax_lines=unnamed, **values),
+        payment(tax_lines=named, **values),
+        payment(tax_lines=unnamed, payment_ref="pi_1", **values),
+        payment(tax_lines=named, **(values | {"captured_minor": None})),
+    ]
+    first, *later = sorted((events[number] for number in order), key=lambda event: event.captured_minor is None)
+    found = merge_facts(take_captured_share(ordered, first), first)
+    for event in later:
+        assert find_mismatches(found, event) == []
+        found = merge_facts(found, event)
+    assert (found.credits, found.bonus_credits) == (credits * captured // total, bonus * captured // total)
+    assert found.total_minor == captured
+    assert found.amount_minor + sum(line.amount_minor for line in found.tax_lines) == captured
+    assert found.amount_minor == captured - sum(taxes) * captured // total
+    assert [line.label for line in found.tax_lines] == [line.label for line in named]
+    assert all(line.amount_minor >= 0 for line in found.tax_lines)
+    assert found.payment_ref == "pi_1"
+    assert found.ordered_minor == (credits * price if captured < total else None)
 
 
 def test_a_payment_counts_after_any_status_and_nothing_reverts_it() -> None:

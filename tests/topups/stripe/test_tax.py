@@ -4,6 +4,7 @@ import copy
 import itertools
 import random
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -25,7 +26,7 @@ from tests.fake_stripe.objects import Json
 from tests.soak import sized
 from tests.topups.refund_fixtures import assert_ledger_intact, read_figures, read_refund_figures
 from tests.topups.stripe_fixtures import begin_checkout, deliver_events, open_stripe, session_id, webhook_client
-from tests.topups.top_up_fixtures import list_entries, list_inbox, reload
+from tests.topups.top_up_fixtures import TERMS, list_entries, list_inbox, reload
 
 pytestmark = pytest.mark.anyio
 
@@ -253,26 +254,82 @@ async def test_partial_refunds_among_the_events_of_a_payment_in_any_order_end_th
     await assert_ledger_intact()
 
 
-@pytest.mark.parametrize("kind", ["charge.succeeded", "payment_intent.succeeded"])
-async def test_a_payment_of_which_only_a_part_was_captured_is_parked_and_credits_nothing(
-    taxing: Stripe, fake_stripe: FakeStripe, client: httpx.AsyncClient, kind: str
+def captured_in_part(events: list[Json], captured: int) -> list[Json]:
+    """The events of a payment of which only a part was captured. The session does not say it."""
+    found = copy.deepcopy(events)
+    for event in found:
+        key = {"charge.succeeded": "amount_captured", "payment_intent.succeeded": "amount_received"}.get(event["type"])
+        if key is not None:
+            event["data"]["object"][key] = captured
+    return found
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (1, 0, 2), (0, 2, 1), (1, 2, 0)])
+async def test_only_the_captured_part_of_a_payment_is_credited(
+    taxing: Stripe, fake_stripe: FakeStripe, client: httpx.AsyncClient, order: tuple[int, ...]
 ) -> None:
-    top_up = await begin_checkout(taxing)
-    [event] = [one for one in copy.deepcopy(fake_stripe.pay_checkout(session_id(top_up))) if one["type"] == kind]
-    event["data"]["object"]["amount_captured" if kind == "charge.succeeded" else "amount_received"] = 300
-    assert await deliver_events(client, event) == ["PARKED_MISMATCH"]
-    [stored] = (await list_inbox()).values()
-    assert stored["last_error"] == "captured amount in minor units is 300, ours is 600"
-    assert ((await reload(top_up)).status, await list_entries(top_up.account_id)) == (TopUpStatus.PENDING, [])
+    terms = replace(TERMS, bonuses=((500, 51),))
+    top_up = await begin_checkout(taxing, terms=terms)
+    events = captured_in_part(fake_stripe.pay_checkout(session_id(top_up)), 301)
+    outcomes = await deliver_events(client, *(events[number] for number in order))
+    assert outcomes == ["CREDITED", "UNCHANGED", "UNCHANGED"]
+    paid = await reload(top_up)
+    assert (paid.credits, paid.bonus_credits, paid.amount_minor, paid.total_minor, paid.ordered_minor) == (
+        250, 25, 251, 301, 500,
+    )  # fmt: skip
+    assert paid.tax_lines == (TaxLine(label="Tax", amount_minor=50, inclusive=False),)
+    assert [entry[:2] for entry in await list_entries(top_up.account_id)] == [("TOP_UP", 250), ("GRANT", 25)]
+    receipt = build_receipt(paid)
+    assert receipt is not None
+    assert (receipt.bought_credits, receipt.total_minor) == (250, 301)
+    event = fake_stripe.refund_from_dashboard(payment_of(paid), 301)
+    assert await deliver_events(client, event) == ["REFUNDED"]
+    assert await read_refund_figures(top_up) == (TopUpStatus.REFUNDED, 250, 301, 0)
+    await assert_ledger_intact()
 
 
-async def test_a_partial_capture_is_not_credited_by_the_return_page(taxing: Stripe, fake_stripe: FakeStripe) -> None:
+async def test_the_return_page_credits_the_captured_part(taxing: Stripe, fake_stripe: FakeStripe) -> None:
     top_up = await begin_checkout(taxing)
     fake_stripe.pay_checkout(session_id(top_up))
     [intent] = fake_stripe.list_objects("payment_intent")
     intent["amount_received"] = 300
     confirmed = await confirm_top_up(top_up.account_id, top_up.id, taxing)
-    assert (confirmed.top_up.status, confirmed.balance.posted) == (TopUpStatus.PENDING, 0)
+    assert (confirmed.top_up.status, confirmed.balance.posted) == (TopUpStatus.PAID, 250)
+    assert confirmed.top_up.tax_lines == (TaxLine(label="VAT 20 %", amount_minor=50, inclusive=False),)
+    await assert_ledger_intact()
+
+
+async def test_a_capture_that_pays_for_one_credit_is_credited_once(
+    taxing: Stripe, fake_stripe: FakeStripe, client: httpx.AsyncClient
+) -> None:
+    top_up = await begin_checkout(taxing)
+    events = captured_in_part(fake_stripe.pay_checkout(session_id(top_up)), 2)
+    assert await deliver_events(client, *events) == ["CREDITED", "UNCHANGED", "UNCHANGED"]
+    assert [entry[:2] for entry in await list_entries(top_up.account_id)] == [("TOP_UP", 1)]
+
+
+@pytest.mark.parametrize("captured", [0, 1])
+async def test_a_capture_that_pays_for_no_credit_is_parked(
+    taxing: Stripe, fake_stripe: FakeStripe, client: httpx.AsyncClient, captured: int
+) -> None:
+    top_up = await begin_checkout(taxing)
+    charged, _, _ = captured_in_part(fake_stripe.pay_checkout(session_id(top_up)), captured)
+    assert await deliver_events(client, charged) == ["PARKED_MISMATCH"]
+    [stored] = (await list_inbox()).values()
+    assert stored["last_error"] == "The captured money pays for no credit."
+    assert ((await reload(top_up)).status, await list_entries(top_up.account_id)) == (TopUpStatus.PENDING, [])
+
+
+async def test_a_capture_that_contradicts_an_earlier_event_is_parked(
+    taxing: Stripe, fake_stripe: FakeStripe, client: httpx.AsyncClient
+) -> None:
+    top_up = await begin_checkout(taxing)
+    events = fake_stripe.pay_checkout(session_id(top_up))
+    _, partly, _ = captured_in_part(events, 300)
+    assert await deliver_events(client, events[0], partly) == ["CREDITED", "PARKED_MISMATCH"]
+    stored = (await list_inbox())[f"stripe:{partly['id']}"]
+    assert stored["last_error"] == "total in minor units is 300, ours is 600"
+    assert (await reload(top_up)).credits == 500
 
 
 async def test_an_event_with_another_total_than_that_of_the_payment_is_parked(
