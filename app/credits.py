@@ -38,9 +38,14 @@ def check_amount(credits: int, *, path: str = "credits", minimum: int = 1) -> in
 
 def check_key(key: str, *, path: str) -> str:
     """`key`, if it is a valid id or idempotency key: 1 to 255 visible characters, no spaces. Raises: InvalidInput."""
-    if 1 <= len(key) <= MAX_KEY_LENGTH and is_visible(key) and " " not in key:
+    if is_key(key):
         return key
     raise InvalidInput.at(path, f"must have 1 to {MAX_KEY_LENGTH} visible characters, without spaces")
+
+
+def is_key(key: str) -> bool:
+    """Whether `key` is a valid id or idempotency key (see `check_key`)."""
+    return 1 <= len(key) <= MAX_KEY_LENGTH and is_visible(key) and " " not in key
 
 
 def is_visible(text: str) -> bool:

@@ -11,6 +11,7 @@ from app.api.input_checks import check_ids
 from app.api.objects import batched
 from app.audit_log import models, records
 from app.auth.caller import Scope, has_scope
+from app.credits import is_visible
 from app.engine import declare, global_ids
 from app.engine.global_ids import LONG
 from app.engine.pagination import After, Connection, First, paginate
@@ -129,7 +130,7 @@ async def fetch_record(context: Context, record_id: int) -> AuditRecord | None:
 
 
 def _check_actor(actor: str | None) -> None:
-    if actor is not None and not (1 <= len(actor) <= MAX_ACTOR_LENGTH and actor.isprintable() and " " not in actor):
+    if actor is not None and not (1 <= len(actor) <= MAX_ACTOR_LENGTH and is_visible(actor) and " " not in actor):
         raise BadRequest(f"actor must have 1 to {MAX_ACTOR_LENGTH} visible characters, without spaces.")
 
 

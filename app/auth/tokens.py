@@ -11,7 +11,7 @@ import jwt
 
 from app.auth.caller import Caller, CallerKind, Scope
 from app.auth.jwks import KeySource
-from app.credits import check_key
+from app.credits import check_key, is_key
 from app.errors import InvalidInput, Unauthenticated
 from app.settings import Settings
 
@@ -134,7 +134,8 @@ def _to_caller(
         kind=kind,
         actor=f"{kind}:{owner_id}",
         owner_id=owner_id,
-        organisations=_names(claims, requirements.organisations_claim),
+        # No account can belong to an invalid id, and PostgreSQL would refuse some of them.
+        organisations=frozenset(filter(is_key, _names(claims, requirements.organisations_claim))),
         scopes=frozenset({Scope.ADMIN}) if is_operator else frozenset(),
         expires_at=expires_at,
         key_id=key_id,

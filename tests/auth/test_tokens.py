@@ -75,6 +75,14 @@ def test_a_role_is_compared_as_a_whole(roles: object) -> None:
     assert (caller.kind, caller.scopes) == (CallerKind.USER, frozenset())
 
 
+def test_organisations_that_are_no_valid_ids_are_ignored() -> None:
+    names = ["acme", "", "a\x00b", "two words", "zero\u200bwidth", "\u3164", "x" * 256]
+
+    caller = verified(sign(ED, claims(organisations=names), algorithm="EdDSA"), one=ED)
+
+    assert caller.organisations == {"acme"}
+
+
 @pytest.mark.parametrize("claim", ["roles", "organisations"])
 @pytest.mark.parametrize("value", [{"credits-admin": True}, [1], 7, [["credits-admin"]]])
 def test_roles_and_organisations_must_be_lists_of_strings(claim: str, value: object) -> None:
