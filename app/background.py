@@ -11,7 +11,8 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 from app.api.context import AppState
-from app.ledger import expiry_notifications, posting
+from app.ledger.due_changes_sweep import DueChangesSweep
+from app.ledger.expiry_notifications import ExpiryNotifications
 from app.topups import inbox_retries, pending_sweep
 from app.topups.auto_topup import worker
 from app.topups.provider import PaymentProvider
@@ -77,15 +78,17 @@ async def apply_due_changes() -> None:
 
     So subscribers receive these changes. When a request uses or reads an account, that request applies its due changes.
     """
+    sweep = DueChangesSweep()
     while True:
-        if await posting.apply_all_due_changes() == 0:
+        if await sweep.apply_all() == 0:
             await asyncio.sleep(DUE_CHANGES_SECONDS)
 
 
 async def notify_of_expiring_grants(days: Sequence[int]) -> None:
     """Notify owners of grants that expire within so many days, for each number in `days`."""
+    notifications = ExpiryNotifications(days)
     while True:
-        if await expiry_notifications.notify_expiring_grants(days) == 0:
+        if await notifications.notify() == 0:
             await asyncio.sleep(EXPIRY_NOTIFICATION_SECONDS)
 
 

@@ -3,18 +3,20 @@
 They are not resolved when credits are added, because the grant still expires.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
 from app.db import pools
+from app.db.isolated_sweeps import IsolatedSweep
 from app.db.tables import RowSelect
 from app.ledger import notifications, posting
 from app.ledger.notifications import NotificationKind
 from app.ledger.posting import ExtraRead, Posting
 from app.ledger.rules.account_state import GrantState
 
-# Selects grants that expire within the largest step ($2) and have no notification yet for their step ($1: all steps).
+# Selects grants that expire within the largest step ($2) and have no notification yet for their step ($1: all steps),
+# except those of the accounts in $4.
 # Unresolved notifications are found by their index; resolved ones are searched only for the other grants. OFFSET 0
 # makes the planner use both look-ups for each grant, whatever it estimates.
 _WITHOUT_NOTIFICATION: Final = """
@@ -25,6 +27,7 @@ _WITHOUT_NOTIFICATION: Final = """
         WHERE g.expires_at <= (SELECT at FROM clock) + make_interval(hours => 24 * d.days)
     ) AS step
     WHERE g.is_open AND g.is_started AND g.expires_at IS NOT NULL AND g.remaining > g.claimed
+      AND g.account_id <> ALL($4::bigint[])
       AND g.expires_at > (SELECT at FROM clock)
       AND g.expires_at <= (SELECT at + make_interval(hours => 24 * $2::int) FROM clock)
       AND NOT EXISTS (
@@ -45,34 +48,52 @@ _EXISTING: Final = RowSelect(
 )
 
 
-async def notify_expiring_grants(days: Sequence[int], *, limit: int = 256) -> int:
-    """Notify the owners of grants that expire within `days`. The earliest expiry comes first.
+class ExpiryNotifications:
+    """Notifications of one process. An account that cannot be notified is logged and set aside for a while."""
 
-    Returns: the number of notifications added. It is 0 if none is missing, or if another process adds the missing ones.
-    """
-    missing = [
-        (record["account_id"], record["number"])
-        for record in await pools.fetch(_WITHOUT_NOTIFICATION, list(days), max(days), limit)
-    ]
-    if not missing:
-        return 0
-    account_ids = [account_id for account_id, _ in missing]
-    subjects = {expiry_subject(number, step) for _, number in missing for step in days}
+    def __init__(self, days: Sequence[int]) -> None:
+        """Notify the owners of grants that expire within so many days, for each number in `days`."""
+        self._days = days
+        self._isolated = IsolatedSweep("expiry notifications of account")
 
-    async def decide(posting: Posting) -> int:
-        # Decide again under the lock: another process may have notified, or the credits may have been spent.
-        existing = {(row["account_id"], row["subject"]) for row in posting.rows[0]}
-        added = 0
-        for account_id, number in missing:
-            grant = posting.accounts[account_id].grants.get(number)
-            step = expiry_step(grant, days, at=posting.accounts[account_id].at) if grant is not None else None
-            if grant is not None and step is not None and (account_id, expiry_subject(number, step)) not in existing:
+    async def notify(self, *, limit: int = 256) -> int:
+        """Notify owners. The earliest expiry comes first.
+
+        Returns: the number of notifications added. It is 0 if none is missing, or if another process adds them.
+        """
+        missing: dict[int, list[int]] = {}
+        for record in await pools.fetch(
+            _WITHOUT_NOTIFICATION, list(self._days), max(self._days), limit, self._isolated.items_set_aside()
+        ):
+            missing.setdefault(record["account_id"], []).append(record["number"])
+
+        async def notify_accounts(account_ids: Sequence[int]) -> int:
+            return await self._notify_accounts({account_id: missing[account_id] for account_id in account_ids})
+
+        return await self._isolated.run(list(missing), notify_accounts)
+
+    async def _notify_accounts(self, missing: Mapping[int, Sequence[int]]) -> int:
+        """Notify the owners of these grants, which are numbers by account id, in one transaction."""
+        subjects = {
+            expiry_subject(number, step) for numbers in missing.values() for number in numbers for step in self._days
+        }
+
+        async def decide(posting: Posting) -> int:
+            # Decide again under the lock: another process may have notified, or the credits may have been spent.
+            existing = {(row["account_id"], row["subject"]) for row in posting.rows[0]}
+            added = 0
+            for account_id, number in [(one, number) for one, numbers in missing.items() for number in numbers]:
+                account = posting.accounts[account_id]
+                grant = account.grants.get(number)
+                step = expiry_step(grant, self._days, at=account.at) if grant is not None else None
+                if grant is None or step is None or (account_id, expiry_subject(number, step)) in existing:
+                    continue
                 _notify(posting, grant, step)
                 added += 1
-        return added
+            return added
 
-    read = ExtraRead(_EXISTING, (account_ids, sorted(subjects)))
-    return await posting.post(account_ids, decide, reads=[read])
+        read = ExtraRead(_EXISTING, (list(missing), sorted(subjects)))
+        return await posting.post(missing, decide, reads=[read])
 
 
 def expiry_step(grant: GrantState, days: Iterable[int], *, at: datetime) -> int | None:

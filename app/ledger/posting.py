@@ -69,10 +69,6 @@ _NEXT_HOLD_EXPIRIES: Final = RowSelect(
 
 _HOLDS: Final = RowSelect(rows.HOLDS.column_list("named"), "FROM named")
 
-_ALL_DUE: Final = """
-    SELECT id FROM account WHERE next_change_at <= clock_timestamp() ORDER BY next_change_at LIMIT $1
-"""
-
 OnHoldsExpired = Callable[[SetWrite, AccountState], None]
 """A function that adds to the write what follows from the expiry of the holds in `account.expired_holds`."""
 
@@ -224,17 +220,6 @@ async def apply_due_changes(account_ids: Iterable[int]) -> None:
         """Nothing to decide: `post` has applied the due changes."""
 
     await post(account_ids, nothing_else)
-
-
-async def apply_all_due_changes(*, limit: int = 256) -> int:
-    """Apply due changes in accounts that no request uses. Those that have been due longest come first.
-
-    Returns: the number of accounts with due changes, up to `limit`.
-    """
-    due = [record["id"] for record in await pools.fetch(_ALL_DUE, limit)]
-    if due:
-        await apply_due_changes(due)
-    return len(due)
 
 
 async def _open(

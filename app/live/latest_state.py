@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
+from app.db import failures
 from app.live.change_feed import ChangeFeed
 
 READ_BATCH_LIMIT = 1_000
@@ -107,14 +108,15 @@ class LatestStates(Generic[State]):
         """Read and publish the states of `accounts`.
 
         A read that fails is split in halves until the account that causes the failure is alone. The others are
-        published.
+        published. If the database cannot be reached, no account is the cause, and all subscriptions fail.
         """
         try:
             states = await self._read(accounts)
         except Exception as failure:
-            if len(accounts) == 1:
-                for subscription in subscriptions[accounts[0]]:
-                    subscription.fail(failure)
+            if len(accounts) == 1 or failures.is_connection_failure(failure):
+                for account_id in accounts:
+                    for subscription in subscriptions[account_id]:
+                        subscription.fail(failure)
                 return
             middle = len(accounts) // 2
             await self._publish(accounts[:middle], subscriptions)

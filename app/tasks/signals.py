@@ -6,17 +6,20 @@ last. So a lost, repeated or late report does no harm. Each signal has the versi
 every stop, every resumption and every change of the available credits.
 """
 
+import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import groupby
 from typing import Any, Final, NamedTuple
 
-from app.db import pools
+from app.db import failures, pools
 from app.db.tables import RowSelect
 from app.live import change_feed
 from app.tasks.queries import tasks_by_id
 from app.tasks.rules import SignalKind, StopReason, TaskStatus
+
+log = logging.getLogger(__name__)
 
 _MAX_TASK_IDS: Final = 1_000
 """The largest number of task ids in one signal. More task ids are sent as several signals."""
@@ -142,13 +145,23 @@ class SignalTracker:
         found = await _read_states(sorted(wanted))
         states = [state for state in found if self._owner_ids is None or state.owner_id in self._owner_ids]
         self._other_accounts |= {state.account_id for state in found} - {state.account_id for state in states}
+        sent: list[AccountSignalState] = []
         for now in states:
             before = self._sent.get(now.account_id)
             if before is None:
                 before = _assumed_state_before(now, (signalled or {}).get(now.account_id, ()))
             not_stopped = [task_id for task_id in before.stopped if task_id not in now.stopped]
-            signals += changed_signals(before, now, running_again=await _running(now.account_id, not_stopped))
-        self._save(states)
+            try:
+                running_again = await _running(now.account_id, not_stopped)
+            except Exception as failure:
+                if failures.is_connection_failure(failure):
+                    raise
+                # Other accounts are not affected. The earlier state is kept, so the next sweep tries again.
+                log.exception("the tasks of account %s could not be read for its signals", now.account_id)
+                continue
+            signals += changed_signals(before, now, running_again=running_again)
+            sent.append(now)
+        self._save(sent)
         return signals
 
     async def _accounts_with_signals(self) -> list[int]:

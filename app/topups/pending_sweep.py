@@ -7,7 +7,7 @@ top-ups without a checkout are reconciled by reference (`auto_topup.purchasing`)
 
 import asyncio
 import logging
-from typing import Final
+from typing import Any, Final
 
 from app.db import pools
 from app.errors import RequestError
@@ -59,11 +59,16 @@ async def sweep(provider: PaymentProvider, *, limit: int = BATCH_SIZE) -> int:
     records = await pools.fetch(_CLAIM, provider.name, provider.live, limit, QUERY_INTERVAL_SECONDS)
     slots = asyncio.Semaphore(CONCURRENCY)
 
-    async def query(top_up: TopUpRow) -> None:
+    async def query(record: Any) -> None:
+        try:
+            top_up = TOP_UPS.read(record)
+        except Exception:
+            log.exception("top-up %s of account %s cannot be read", record["id"], record["account_id"])
+            return
         async with slots:
             await _query(provider, top_up)
 
-    await asyncio.gather(*(query(TOP_UPS.read(record)) for record in records))
+    await asyncio.gather(*map(query, records))
     return len(records)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from app.errors import InsufficientCredits
-from app.ledger import expiry_notifications
+from app.ledger.expiry_notifications import ExpiryNotifications
 from app.pricing.rate_card_cache import RateCardCache
 from app.tasks import lifecycle
 from app.tasks.charging import charge_many
@@ -136,13 +136,13 @@ async def test_each_step_before_an_expiry_is_notified_once(api: Api) -> None:
     await grant_credits("alice", 10, expires_at=now + timedelta(days=5))
     await grant_credits("alice", 20, expires_at=now + timedelta(days=20))
     await grant_credits("alice", 40, expires_at=now + timedelta(days=60))
-    assert sum(await asyncio.gather(*(expiry_notifications.notify_expiring_grants((30, 7, 1)) for _ in range(4)))) == 2
-    assert await expiry_notifications.notify_expiring_grants((30, 7, 1)) == 0
+    assert sum(await asyncio.gather(*(ExpiryNotifications((30, 7, 1)).notify() for _ in range(4)))) == 2
+    assert await ExpiryNotifications((30, 7, 1)).notify() == 0
     texts = sorted(one["message"].split(" will ")[0] for one in await notifications(api))
     assert texts == ["10 credits", "20 credits"]
     await grant_credits("alice", 1_000)
     assert await kinds(api, unread=True) == ["EXPIRING", "EXPIRING"]
-    assert await expiry_notifications.notify_expiring_grants((90,)) == 3
+    assert await ExpiryNotifications((90,)).notify() == 3
 
 
 async def test_the_owner_services_and_operators_mark_notifications_as_read(api: Api) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from app.db import pools
-from app.ledger import posting
+from app.ledger.due_changes_sweep import DueChangesSweep
 from app.pricing.rate_card_cache import RateCardCache
 from app.tasks import lifecycle, reversals
 from app.tasks.charging import charge_many
@@ -53,7 +53,7 @@ async def test_an_expiry_is_sent(api: Api) -> None:
     header = api.subscribe(ALICE, BALANCE)
     assert await item(header) == {"available": 65, "version": 2, "status": "OK"}
     await asyncio.sleep(0.45)
-    assert await posting.apply_all_due_changes() == 1
+    assert await DueChangesSweep().apply_all() == 1
     assert await item(header) == {"available": 60, "version": 3, "status": "OK"}
     await header.aclose()
 

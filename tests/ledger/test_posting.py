@@ -11,6 +11,7 @@ from app.credits import MAX_CREDITS
 from app.db import pools
 from app.errors import BalanceLimitReached, GrantNotFound, IdempotencyConflict, InvalidInput
 from app.ledger import accounts, grants, posting, queries
+from app.ledger.due_changes_sweep import DueChangesSweep
 from app.ledger.posting import Posting
 from app.ledger.rules import balance_changes
 from app.ledger.rules.account_state import AccountBalance, Cause, EntryKind
@@ -110,10 +111,10 @@ async def test_concurrent_readers_apply_a_due_change_once(db: str) -> None:
         await grant_credits("alice", 10, expires_at=datetime.now(UTC) + timedelta(seconds=0.2))
     ).balance.account_id
     await asyncio.sleep(0.25)
-    read = await gather(*(get_balance(account) for _ in range(10)), posting.apply_all_due_changes())
+    read = await gather(*(get_balance(account) for _ in range(10)), DueChangesSweep().apply_all())
     assert {figures.posted for figures in read if isinstance(figures, AccountBalance)} == {0}
     assert await list_kinds(account) == [("GRANT", 10), ("EXPIRY", -10)]
-    assert await posting.apply_all_due_changes() == 0
+    assert await DueChangesSweep().apply_all() == 0
 
 
 async def test_a_refused_grant_records_nothing(db: str) -> None:

@@ -164,3 +164,13 @@ async def test_an_account_without_subscribers_is_not_read_or_kept() -> None:
     live.change(7)
     await asyncio.sleep(0.01)
     assert (live.store.lists, live.states._subscriptions, live.feed._callbacks) == ([], {}, {})
+
+
+async def test_without_a_database_all_subscriptions_fail_after_one_read() -> None:
+    live = Live()
+    live.store.failure = ConnectionResetError("reset")
+    with live.states.subscribe(1) as one, live.states.subscribe(2) as two, live.states.subscribe(3) as three:
+        for subscription in (one, two, three):
+            with pytest.raises(ConnectionResetError):
+                await within_2_seconds(subscription.wait_for_newer(0))
+    assert live.store.lists == [[1, 2, 3]]

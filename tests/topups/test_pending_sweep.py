@@ -102,6 +102,20 @@ async def test_a_failing_query_delays_no_other_top_up(db: str) -> None:
     ]
 
 
+async def test_a_top_up_that_cannot_be_read_delays_no_other(db: str, caplog: pytest.LogCaptureFixture) -> None:
+    broken, other = await create_top_up("owner-1"), await create_top_up("owner-2")
+    await decide_payment(other)
+    await move_back(11, broken, other)
+    await pools.fetch("""UPDATE top_up SET tax_lines = '[{"unknown": 1}]' WHERE id = $1""", broken.id)
+
+    assert await pending_sweep.sweep(SANDBOX) == 2
+
+    assert (await reload(other)).status is TopUpStatus.PAID
+    assert [record.getMessage() for record in caplog.records] == [
+        f"top-up {broken.id} of account {broken.account_id} cannot be read"
+    ]
+
+
 async def test_a_top_up_without_a_checkout_expires_after_a_day(db: str) -> None:
     top_up = await create_top_up()
     await pools.fetch("UPDATE top_up SET provider_ref = NULL, payment_url = NULL")

@@ -7,10 +7,12 @@ index allows one such top-up for each account. It remains whatever happens to th
 
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 from uuid import uuid4
 
+from app.db.isolated_sweeps import IsolatedSweep
 from app.errors import Unavailable
 from app.ledger import notifications, posting
 from app.ledger.notifications import NotificationKind
@@ -28,6 +30,8 @@ from app.topups.rules import Payment, PaymentStatus, Reference, TopUpRow, TopUpS
 from app.topups.settlement import settle
 
 ACTOR: Final = "auto-top-up"
+SWEEP_NAME: Final = "automatic top-ups of account"
+"""What the log calls a purchase that could not be reconciled."""
 UNKNOWN_AFTER_SECONDS: Final = 180.0
 """The provider is queried about a call without an answer after this time."""
 ABANDON_AFTER_SECONDS: Final = 24 * 3_600.0
@@ -62,23 +66,32 @@ async def buy_if_needed(account_id: int, provider: PaymentProvider, terms: TopUp
     return Buy(claim.top_up.credits)
 
 
-async def reconcile_purchases(provider: PaymentProvider, terms: TopUpTerms) -> int:
+async def reconcile_purchases(
+    provider: PaymentProvider, terms: TopUpTerms, isolated: IsolatedSweep | None = None
+) -> int:
     """Query purchases with an unknown outcome, and give up those that were not confirmed.
 
-    Returns: the number of purchases.
+    `isolated` contains the accounts whose purchases failed in earlier calls. Returns: the number of purchases.
     """
+    isolated = isolated or IsolatedSweep(SWEEP_NAME)
     references = await rows.find_unsettled(
         provider.name,
         unknown_seconds=UNKNOWN_AFTER_SECONDS,
         open_seconds=ABANDON_AFTER_SECONDS,
         limit=_BATCH_SIZE,
+        except_accounts=isolated.items_set_aside(),
     )
     for reference in references:
-        try:
-            await _reconcile(reference, provider)
-            await _claim(reference.account_id, provider, terms, may_buy=False)
-        except Unavailable as error:
-            log.warning("the outcome of automatic top-up %s is still unknown: %s", reference, error)
+
+        async def reconcile(account_ids: Sequence[int], reference: Reference = reference) -> int:
+            try:
+                await _reconcile(reference, provider)
+                await _claim(reference.account_id, provider, terms, may_buy=False)
+            except Unavailable as error:
+                log.warning("the outcome of automatic top-up %s is still unknown: %s", reference, error)
+            return len(account_ids)
+
+        await isolated.run([reference.account_id], reconcile)
     return len(references)
 
 

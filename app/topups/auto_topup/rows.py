@@ -1,6 +1,6 @@
 """SQL of the table `auto_top_up`, and reads that find accounts and purchases to check."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
@@ -116,7 +116,7 @@ _DUE: Final = """
 # Selects purchases whose call had an unknown outcome, and those that the owner has not confirmed in time.
 _UNSETTLED: Final = """
     SELECT t.account_id, t.id FROM top_up AS t
-    WHERE t.status = 'PENDING' AND t.automatic AND t.provider = $1
+    WHERE t.status = 'PENDING' AND t.automatic AND t.provider = $1 AND t.account_id <> ALL($5::bigint[])
       AND t.created_at < clock_timestamp()
           - make_interval(secs => CASE WHEN t.provider_ref IS NULL THEN $2::float ELSE $3::float END)
     ORDER BY t.created_at LIMIT $4
@@ -231,7 +231,10 @@ async def find_due(*, interval_seconds: float, limit: int) -> list[int]:
     return [record["account_id"] for record in await pools.fetch(_DUE, interval_seconds, limit)]
 
 
-async def find_unsettled(provider: str, *, unknown_seconds: float, open_seconds: float, limit: int) -> list[Reference]:
-    """Return automatic top-ups that have been PENDING for too long, oldest first."""
-    records = await pools.fetch(_UNSETTLED, provider, unknown_seconds, open_seconds, limit)
+async def find_unsettled(
+    provider: str, *, unknown_seconds: float, open_seconds: float, limit: int, except_accounts: Sequence[int] = ()
+) -> list[Reference]:
+    """Return automatic top-ups that have been PENDING for too long, oldest first. An account has at most one."""
+    excepted = list(except_accounts)
+    records = await pools.fetch(_UNSETTLED, provider, unknown_seconds, open_seconds, limit, excepted)
     return [Reference(record["account_id"], record["id"]) for record in records]

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Sequence
 from typing import Final
 
+from app.db.isolated_sweeps import IsolatedSweep
 from app.live.change_feed import ChangeFeed, Subscription
 from app.topups.auto_topup import purchasing, rows
 from app.topups.provider import PaymentProvider
@@ -32,9 +33,9 @@ async def run_worker(feed: ChangeFeed, provider: PaymentProvider, terms: TopUpTe
             group.create_task(_sweep_forever(enabled, provider, terms), name="auto_topup.sweep")
 
 
-async def sweep(provider: PaymentProvider, terms: TopUpTerms) -> int:
+async def sweep(provider: PaymentProvider, terms: TopUpTerms, isolated: IsolatedSweep | None = None) -> int:
     """Reconcile purchases, then check accounts that are due without a change. Returns: the number of accounts."""
-    await purchasing.reconcile_purchases(provider, terms)
+    await purchasing.reconcile_purchases(provider, terms, isolated)
     due = await rows.find_due(interval_seconds=CHECK_INTERVAL_SECONDS, limit=_BATCH_SIZE)
     await _check(due, provider, terms)
     return len(due)
@@ -46,13 +47,14 @@ async def _check_changed(subscription: Subscription, provider: PaymentProvider, 
 
 
 async def _sweep_forever(enabled: set[int], provider: PaymentProvider, terms: TopUpTerms) -> None:
+    isolated = IsolatedSweep(purchasing.SWEEP_NAME)
     while True:
         await asyncio.sleep(SWEEP_SECONDS)
         found = await rows.find_enabled()
         # The set is changed in place, because the subscription uses it.
         enabled.intersection_update(found)
         enabled.update(found)
-        await sweep(provider, terms)
+        await sweep(provider, terms, isolated)
 
 
 async def _check(account_ids: Sequence[int], provider: PaymentProvider, terms: TopUpTerms) -> None:

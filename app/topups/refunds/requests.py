@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from app.audit_log.records import AuditContext
 from app.credits import check_amount, check_key
+from app.db import failures
 from app.errors import InvalidInput, TopUpNotFound, TopUpNotPaid, Unavailable
 from app.ledger import idempotency, posting
 from app.ledger import queries as ledger_queries
@@ -130,7 +131,9 @@ async def reconcile_refunds(
     for reference in claimed:
         try:
             await _query(reference, provider)
-        except Exception:
+        except Exception as error:
+            if failures.is_connection_failure(error):
+                raise
             # Other refunds are not affected. This one is queried again later.
             log.exception("the outcome of refund %s could not be queried", reference)
     return len(claimed)

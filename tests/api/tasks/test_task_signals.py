@@ -11,7 +11,7 @@ from app.auth.caller import Caller
 from app.engine.execution import OperationFailed
 from app.live import change_feed
 from app.pricing.rate_card_cache import RateCardCache
-from app.tasks import lifecycle, stop_and_resume
+from app.tasks import lifecycle, signals, stop_and_resume
 from app.tasks.rules import SignalKind, StopReason, TaskState
 from app.tasks.signals import AccountSignalState, Signal, SignalTracker, StoppedTask, changed_signals, initial_signals
 from app.tasks.stop_and_resume import ResumeTaskRequest
@@ -195,6 +195,30 @@ async def test_a_sweep_finds_changes_whose_notification_was_lost(rate_cards: Rat
     await resume(two)
     assert shape(await tracker.new_signals(None)) == [(RESUME, (two.task_id,), None)]
     assert await tracker.new_signals(None) == []
+
+
+async def test_an_account_that_cannot_be_read_delays_no_other(
+    rate_cards: RateCardCache, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    task = await a_stopped_task(rate_cards)
+    tracker = SignalTracker(None)
+    assert shape(await tracker.initial_signals()) == [(STOP, (task.task_id,), OUT_OF_CREDITS)]
+    await resume(task)
+    await grant_credits("bob", 10)
+    other = await start_task("bob")
+    await charge_block_run(other, rate_cards)
+
+    async def fail(_: Any) -> Any:
+        raise ValueError("broken")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(signals, "tasks_by_id", fail)
+        found = await tracker.new_signals(None)
+    assert [(signal.owner_id, signal.kind) for signal in found] == [("bob", STOP)]
+    assert [record.getMessage() for record in caplog.records] == [
+        f"the tasks of account {task.account_id} could not be read for its signals"
+    ]
+    assert shape(await tracker.new_signals(None)) == [(RESUME, (task.task_id,), None)]
 
 
 async def test_unknown_accounts_and_those_of_other_owners_produce_no_signal(rate_cards: RateCardCache) -> None:

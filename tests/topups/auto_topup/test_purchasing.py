@@ -2,22 +2,23 @@
 
 import asyncio
 from asyncio import gather
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import asyncpg
 import pytest
 
 from app.db import pools
+from app.db.isolated_sweeps import IsolatedSweep
 from app.errors import IdempotencyConflict, InvalidInput
 from app.ledger import accounts
 from app.live.change_feed import ChangeFeed
 from app.topups import queries, settlement
 from app.topups.auto_topup import configuration, worker
 from app.topups.auto_topup.configuration import ConfigureRequest
-from app.topups.auto_topup.purchasing import buy_if_needed, reconcile_purchases
+from app.topups.auto_topup.purchasing import SWEEP_NAME, buy_if_needed, reconcile_purchases
 from app.topups.auto_topup.rules import AutoTopUpConfig, AutoTopUpState, Buy, Skip, SkipReason
-from app.topups.rules import PaymentStatus, TopUpRow, TopUpStatus
+from app.topups.rules import Payment, PaymentStatus, TopUpRow, TopUpStatus
 from app.topups.sandbox.store import CardBehaviour
 from tests.factories import get_balance, grant_credits
 from tests.topups.auto_topup_fixtures import (
@@ -151,6 +152,34 @@ async def test_a_purchase_with_an_unknown_outcome_is_queried_and_never_repeated(
     [top_up] = await list_attempts(account_id)
     assert (top_up.status, await posted_credits(account_id), len(provider.charged)) == (TopUpStatus.PAID, 1_000, 1)
     assert await reconcile_purchases(provider, TERMS) == 0
+
+
+async def test_a_purchase_that_cannot_be_reconciled_stops_no_other(
+    db: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    provider, isolated = counting_sandbox(after=True), IsolatedSweep(SWEEP_NAME)
+    broken, other = await enable_auto_topup("alice"), await enable_auto_topup("bob")
+    for account_id in (broken, other):
+        await buy_if_needed(account_id, provider, TERMS)
+        await move_back_in_time(account_id, minutes=4)
+    [top_up] = await list_attempts(broken)
+    find_payment = CountingSandbox.find_payment
+
+    async def fail_for_one(self: CountingSandbox, reference: str, *, since: datetime) -> Payment | None:
+        if reference == top_up.reference:
+            raise ValueError("a bug")
+        return await find_payment(self, reference, since=since)
+
+    monkeypatch.setattr(CountingSandbox, "find_payment", fail_for_one)
+    caplog.clear()
+
+    assert [await reconcile_purchases(provider, TERMS, isolated) for _ in range(2)] == [2, 0]
+
+    assert [await posted_credits(account_id) for account_id in (broken, other)] == [0, 1_000]
+    assert isolated.items_set_aside() == [broken]
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == [
+        f"automatic top-ups of account {broken} failed; they are tried again in 30 s"
+    ]
 
 
 async def test_a_call_that_never_arrived_fails_and_backs_off(db: str) -> None:
