@@ -8,7 +8,7 @@ from uuid import uuid4
 
 from app.audit_log.records import AuditContext
 from app.credits import MAX_CREDITS, check_key
-from app.errors import BalanceLimitReached, InvalidInput, TopUpNotFound
+from app.errors import BalanceLimitReached, InvalidInput, TopUpNotFound, Unavailable
 from app.ledger import accounts, idempotency, posting
 from app.ledger import queries as ledger_queries
 from app.ledger.posting import Posting
@@ -121,16 +121,23 @@ async def begin_top_up(request: TopUpRequest, provider: PaymentProvider, terms: 
 async def confirm_top_up(
     account_id: int, top_up_id: str, provider: PaymentProvider, *, audit: AuditContext | None = None
 ) -> ConfirmedTopUp:
-    """Query the provider about an unpaid top-up and settle the answer.
+    """Query the provider about an unpaid top-up, or one whose taxes have no names yet, and settle the answer.
 
-    Used by return pages that load before the webhook arrives.
+    Used by return pages, which may load before the webhook. A webhook does not name the taxes.
     Raises: TopUpNotFound: there is no such top-up in this account; Unavailable: the provider does not answer.
     """
     top_up = await queries.find_top_up(account_id, top_up_id)
     if top_up is None:
         raise TopUpNotFound(top_up_id=top_up_id)
-    if top_up.status in UNPAID_STATUSES and top_up.provider_ref is not None and top_up.provider == provider.name:
-        payment = await provider.retrieve_payment(top_up.provider_ref)
+    is_unpaid = top_up.status in UNPAID_STATUSES
+    is_incomplete = is_unpaid or top_up.has_unnamed_tax
+    if is_incomplete and top_up.provider_ref is not None and top_up.provider == provider.name:
+        try:
+            payment = await provider.retrieve_payment(top_up.provider_ref)
+        except Unavailable:
+            if is_unpaid:
+                raise
+            payment = None
         if payment is not None and payment.status is not PaymentStatus.OPEN:
             await settle(payment_query_event(payment), audit=audit)
             top_up = await queries.find_top_up(account_id, top_up_id) or top_up

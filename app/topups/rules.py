@@ -143,6 +143,11 @@ class TopUpRow(NamedTuple):
         return self.amount_minor if self.total_minor is None else self.total_minor
 
     @property
+    def has_unnamed_tax(self) -> bool:
+        """Whether the names of its taxes are missing. The provider has them."""
+        return any(line.label == UNNAMED_TAX for line in self.tax_lines or ())
+
+    @property
     def reference(self) -> str:
         """The reference of this top-up at the provider."""
         return str(Reference(self.account_id, self.id))

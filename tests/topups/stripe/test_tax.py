@@ -115,6 +115,22 @@ async def test_every_order_of_the_webhooks_alone_records_the_tax(taxing: Stripe,
         assert (paid.total_minor, paid.tax_lines) == (600, UNNAMED), order
 
 
+async def test_the_return_page_after_the_webhooks_names_the_taxes_once(
+    taxing: Stripe, fake_stripe: FakeStripe, client: httpx.AsyncClient
+) -> None:
+    top_up = await create_paid_checkout(taxing, fake_stripe, client)
+    assert top_up.tax_lines == UNNAMED
+    fake_stripe.failing_calls = 3
+    unnamed = await confirm_top_up(top_up.account_id, top_up.id, taxing)
+    assert (unnamed.top_up, fake_stripe.failing_calls) == (top_up, 0)
+    named = await confirm_top_up(top_up.account_id, top_up.id, taxing)
+    assert named.top_up == top_up._replace(tax_lines=NAMED)
+    calls = len(fake_stripe.calls)
+    again = await confirm_top_up(top_up.account_id, top_up.id, taxing)
+    assert (again, len(fake_stripe.calls)) == (named, calls)
+    assert [entry[:2] for entry in await list_entries(top_up.account_id)] == [("TOP_UP", 500)]
+
+
 async def test_an_event_that_comes_later_adds_the_payment_that_an_earlier_one_did_not_name(
     taxing: Stripe, fake_stripe: FakeStripe, client: httpx.AsyncClient
 ) -> None:
