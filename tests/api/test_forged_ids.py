@@ -4,6 +4,7 @@ The lists and the arguments are read from the schema. Ids and cursors are not si
 their parts, including values that no column of the database can be compared with.
 """
 
+import asyncio
 import json
 from base64 import urlsafe_b64encode
 from collections.abc import Iterator, Mapping
@@ -14,6 +15,7 @@ from graphql import GraphQLObjectType
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from app.engine.execution import OperationFailed
 from app.engine.global_ids import decode_parts, encode_parts
 from app.pricing.rate_card_cache import RateCardCache
 from tests.api.callers import SCHEMA, document_of
@@ -171,3 +173,21 @@ async def test_a_forged_id_in_any_argument_is_not_a_fault(api: Api, alice: Popul
             assert "InternalError" not in repr(response.get("data")), (name, path, text)
         asked.add(name)
     assert asked >= {"agent", "markNotificationsRead", "node", "refundTopUp", "revokeGrant", "task", "topUp"}
+
+
+async def test_a_forged_id_in_a_subscription_is_refused(api: Api, alice: PopulatedAccount) -> None:
+    assert SCHEMA.subscription_type is not None
+    asked: set[str] = set()
+    for kind, name, path in ARGUMENTS:
+        if kind != "subscription":
+            continue
+        field = SCHEMA.subscription_type.fields[name]
+        for text in [text for text in TEXTS if not (text.isascii() and text.isprintable() and 1 <= len(text) <= 255)]:
+            variables = variables_for(field, path, text)
+            stream = api.subscribe(OPERATOR, document_of(kind, name, field, variables), **variables)
+            with pytest.raises(OperationFailed) as refused:
+                async with asyncio.timeout(2):
+                    await anext(stream)
+            assert {error["extensions"]["code"] for error in refused.value.errors} == {"BAD_USER_INPUT"}, (name, text)
+        asked.add(name)
+    assert asked >= {"balance", "notifications", "taskCost", "taskSignals"}

@@ -57,6 +57,13 @@ async def test_a_refusal_outside_the_union_of_a_list_is_never_sent_as_another_on
     assert payload["errors"][0]["extensions"]["code"] == "INTERNAL"
 
 
+async def test_a_fault_of_many_fields_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    payload = await execute("{ " + " ".join(f"field{number}: broken" for number in range(20)) + " }")
+    assert [error["extensions"]["code"] for error in payload["errors"]] == ["INTERNAL"] * 20
+    assert len({error["extensions"]["reference"] for error in payload["errors"]}) == 1
+    assert len([record for record in caplog.records if record.exc_info]) == 1
+
+
 async def test_a_fault_is_masked_and_logged_with_its_reference(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.ERROR):
         payload = await execute("{ broken hello }")
