@@ -33,6 +33,13 @@ TASK_SIGNAL: Final = "t"
 _MAX_PAYLOAD_BYTES: Final = 7900  # PostgreSQL refuses payloads of 8,000 bytes
 _RECONNECT_SECONDS: Final = 1.0
 _PROBE_SECONDS: Final = 5
+_LISTEN_FAILURES: Final = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # asyncpg's error if the connection is lost while a query is being sent
+)
 
 _VERSIONS: Final = "SELECT id, version FROM account WHERE id = ANY($1::bigint[])"
 
@@ -244,7 +251,7 @@ class ChangeFeed:
                 async with self._listening(url) as connection:
                     self.wake_all()
                     await _wait_until_lost(connection)
-            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as failure:
+            except _LISTEN_FAILURES as failure:
                 log.warning("the LISTEN connection was lost; the sweep continues: %s", failure)
             await asyncio.sleep(_RECONNECT_SECONDS)
 
