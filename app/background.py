@@ -85,7 +85,7 @@ async def apply_due_changes() -> None:
 
 
 async def notify_of_expiring_grants(days: Sequence[int]) -> None:
-    """Notify owners of grants that expire within so many days, for each number in `days`."""
+    """For each number N in `days`, notify the owners of grants that expire within N days."""
     notifications = ExpiryNotifications(days)
     while True:
         if await notifications.notify() == 0:

@@ -55,7 +55,8 @@ def create_app(settings: Settings | None = None, *, has_protocol_limits: bool = 
     """Create the application.
 
     `has_protocol_limits` means that the server uses the protocol classes of `app.server`, as `serve` does. Otherwise
-    the application itself limits the time of request bodies, and in production logs which limits are missing.
+    the application itself limits the time of request bodies. In production it also logs a warning that names the
+    limits that are missing.
 
     Raises: Misconfigured.
     """
@@ -130,7 +131,8 @@ def create_app(settings: Settings | None = None, *, has_protocol_limits: bool = 
             Route("/readyz", Readiness().readyz),
             *webhooks.payment_routes(state.payment_provider, seller=settings.receipt_seller),
         ],
-        # Credentials are sent in a header, never in a cookie, so an allowed page can only use tokens that it has.
+        # Credentials are sent in a header, never in a cookie. So the browser never adds them by itself, and an allowed
+        # page can only use a token that the page already has.
         middleware=[
             Middleware(
                 CORSMiddleware,

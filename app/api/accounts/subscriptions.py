@@ -65,7 +65,7 @@ class AccountSubscription:
 def _known_version(seen: int, version: int) -> int:
     """Return `seen`, or -1 if it is higher than the account's `version`.
 
-    Otherwise the client would wait for a version that may never exist. Such a version belongs to another account, or
-    was sent before the database was restored from a backup.
+    Otherwise the client would wait for a version that may never exist. A `seen` that is too high belongs to another
+    account, or was sent before the database was restored from a backup.
     """
     return seen if seen <= version else -1

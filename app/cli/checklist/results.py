@@ -15,7 +15,7 @@ class CheckStatus(StrEnum):
     OK = "OK"
     FAILED = "FAILED"
     SKIPPED = "SKIPPED"
-    """The check that it requires did not pass, it applies to production only, or it has raised CheckSkipped."""
+    """Not completed: a check that it requires did not pass, it is for production only, or it raised CheckSkipped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Installation:
     settings: Settings
     production: bool
     environment: str = "production"
-    """The configured value of ENVIRONMENT, even if `production` is set."""
+    """The value of ENVIRONMENT that the operator configured. `production` does not change it."""
     settings_errors: tuple[str, ...] = ()
     """A message for each setting that cannot be parsed; `settings` has its default instead."""
     database_url: str | None = None
