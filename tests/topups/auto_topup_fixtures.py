@@ -1,7 +1,8 @@
 """Helpers for tests of auto top-up: accounts with a saved card, and a sandbox that records its charges."""
 
+import asyncio
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from app.db import pools
@@ -44,6 +45,8 @@ class CountingSandbox(Sandbox):
     """It does not answer and charges nothing."""
     after: bool = False
     """It charges but does not answer."""
+    queries: asyncio.Barrier | None = None
+    """If it is set, a query is answered only when as many queries as its parties have arrived."""
 
     async def charge_saved_card(self, charge: SavedCardCharge) -> Payment:
         self.charged.append(charge.reference)
@@ -53,6 +56,12 @@ class CountingSandbox(Sandbox):
         if self.after:
             raise Unavailable("The payment provider does not answer.")
         return payment
+
+    async def find_payment(self, reference: str, *, since: datetime) -> Payment | None:
+        if self.queries is not None:
+            async with asyncio.timeout(10):
+                await self.queries.wait()
+        return await SANDBOX.find_payment(reference, since=since)
 
 
 def counting_sandbox(**more: Any) -> CountingSandbox:

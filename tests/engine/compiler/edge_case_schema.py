@@ -335,7 +335,7 @@ class Query:
         resolver_calls.append(f"cage surely {number}")
         return untyped(await Delayed(cage(number), 1))
 
-    @declare.query(needs=Permission.AUTHENTICATED, description="For whoever is known.")
+    @declare.query(needs=Permission.AUTHENTICATED, description="For any authenticated caller.")
     async def mine(self, info: ResolverInfo) -> Fish | None:
         resolver_calls.append("mine")
         return fish(2)
