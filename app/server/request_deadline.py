@@ -1,15 +1,18 @@
-"""HTTP/1.1 protocol of `serve`: a deadline for each request, and limits of header size and pipelining.
+"""HTTP protocol of `serve`: a deadline for each request, and limits of header size and pipelining.
 
 Protects against slow-request attacks (slowloris), which uvicorn does not limit. A connection is closed with 408 if a
 request does not arrive completely within `REQUEST_SECONDS`, with 431 if its headers exceed 64 KiB, and with 400 if more
 than 64 requests are pipelined. Requests that arrive in a single read, such as charges, cost nothing extra.
 `body_deadline` limits the body alone, on any server.
+
+A response of unknown length to an HTTP/1.0 client, such as nginx with its default settings, ends with the connection.
+uvicorn would send chunks, which HTTP/1.0 does not have.
 """
 
 import asyncio
 from typing import Any, Final, cast
 
-from uvicorn._types import ASGI3Application
+from uvicorn._types import ASGI3Application, ASGIReceiveCallable, ASGISendCallable, ASGISendEvent, Scope
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from app.server.single_write import SingleWriteTransport
@@ -79,7 +82,7 @@ class DeadlineHttpProtocol(HttpToolsProtocol):
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         if cycle.scope["method"] != "HEAD":  # the Content-Length of a HEAD response announces a body that is not sent
             cycle.transport = cast(asyncio.Transport, SingleWriteTransport(cycle, self.transport))
-        super()._start_asgi_task(cycle, app)
+        super()._start_asgi_task(cycle, _without_chunks(cycle, app) if cycle.scope["http_version"] == "1.0" else app)
 
     def handle_websocket_upgrade(self) -> None:
         self._is_arriving = False
@@ -104,3 +107,20 @@ class DeadlineHttpProtocol(HttpToolsProtocol):
         if cycle is None or cycle.response_complete or not cycle.response_started:
             self.transport.write(response)
         self.transport.close()
+
+
+def _without_chunks(cycle: RequestResponseCycle, app: ASGI3Application) -> ASGI3Application:
+    """Return `app` for an HTTP/1.0 request."""
+
+    async def respond(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        async def send_unchunked(event: ASGISendEvent) -> None:
+            if event["type"] == "http.response.start":
+                if not any(name.lower() == b"content-length" for name, _ in event.get("headers", ())):
+                    cycle.chunked_encoding = False
+            elif event["type"] == "http.response.body" and not cycle.expected_content_length:
+                cycle.expected_content_length = len(event.get("body", b""))
+            await send(event)
+
+        await app(scope, receive, send_unchunked)
+
+    return respond

@@ -4,6 +4,9 @@
   any number of answers.
 - A client may send 100 pings in 10 seconds. uvicorn answers all that have arrived before it serves another connection.
 - After the server has closed a connection, it reads at most 256 KiB more. uvicorn reads for ten more seconds.
+- If a message is too big or malformed, the rest of what the client sends is read and dropped, up to 16 MiB in 5
+  seconds, so that the client receives the close code. uvicorn closes immediately. The client's system then reports a
+  reset connection (close code 1006) instead of the close frame.
 - If the client does not read the last messages of a closed connection, it is aborted. uvicorn waits for ever.
 
 `app.engine.transports.websocket` limits the messages of the GraphQL protocol, on any server.
@@ -20,6 +23,7 @@ MAX_PINGS: Final = 100
 PING_WINDOW_SECONDS: Final = 10.0
 MAX_BYTES_AFTER_CLOSE: Final = 256 * 1024
 """Enough for messages that were in transit when the server closed, and for the client's close frame."""
+MAX_DROPPED_BYTES: Final = 16 * 1024 * 1024
 CLOSE_SECONDS: Final = 5.0
 """The time in which the client must read the close frame."""
 
@@ -30,14 +34,28 @@ class LimitedWebSocketProtocol(WebSocketsSansIOProtocol):
     _pings = 0
     _window_started_at_seconds = 0.0
     _bytes_after_close = 0
+    _max_bytes_after_close = MAX_BYTES_AFTER_CLOSE
 
     def data_received(self, data: bytes) -> None:
         if self.close_sent:
             self._bytes_after_close += len(data)
-            if self._bytes_after_close > MAX_BYTES_AFTER_CLOSE:
+            if self._bytes_after_close > self._max_bytes_after_close:
                 self.transport.abort()
                 return
-        super().data_received(data)
+        if self.conn.parser_exc is None:
+            super().data_received(data)
+
+    def handle_parser_exception(self) -> None:
+        """Close with the code of the error. The connection ends when the client has read it and closes."""
+        if (closed := self.conn.close_sent) is not None:
+            self.queue.put_nowait({"type": "websocket.disconnect", "code": closed.code, "reason": closed.reason})
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        self.close_sent = True
+        self.transport.resume_reading()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self._max_bytes_after_close = MAX_DROPPED_BYTES
+        self.loop.call_later(CLOSE_SECONDS, self.transport.abort)
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -70,7 +88,6 @@ class LimitedWebSocketProtocol(WebSocketsSansIOProtocol):
         else:
             self.conn.fail(1008, "too many pings")
             self.handle_parser_exception()
-            self.loop.call_later(CLOSE_SECONDS, self.transport.abort)
 
     def keepalive_timeout(self) -> None:
         super().keepalive_timeout()

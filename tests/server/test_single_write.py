@@ -171,3 +171,35 @@ async def test_a_response_that_fails_before_its_body_sends_nothing() -> None:
         await client.wait_until(lambda: client.is_closed)
 
         assert client.received == b""
+
+
+async def stream(scope: Scope, receive: Receive, send: Send) -> None:
+    await start_response(send)
+    await send_body(send, b"a", more=True)
+    await send_body(send, b"bc", more=True)
+    await send_body(send, b"")
+
+
+@pytest.mark.parametrize(
+    ("version", "response"),
+    [
+        (b"1.0", b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\nabc"),
+        (b"1.1", b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1\r\na\r\n2\r\nbc\r\n0\r\n\r\n"),
+    ],
+)
+async def test_a_stream_to_an_http_1_0_client_has_no_chunks_and_ends_with_the_connection(
+    version: bytes, response: bytes
+) -> None:
+    async with connected(stream) as client:
+        client.write(GET.replace(b"1.1", version))
+        await client.wait_until(lambda: client.received.endswith((b"abc", b"\r\n0\r\n\r\n")))
+        if version == b"1.0":
+            await client.wait_until(lambda: client.is_closed)
+        assert client.received == response
+
+
+async def test_a_response_of_known_length_to_an_http_1_0_client_has_its_length() -> None:
+    async with connected(respond) as client:
+        client.write(GET.replace(b"1.1", b"1.0"))
+        await client.wait_until(lambda: client.is_closed)
+        assert client.received == HEAD[:-2] + b"connection: close\r\n\r\n" + BODY

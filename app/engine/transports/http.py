@@ -33,7 +33,7 @@ CLIENT_DISCONNECTED: Final = "CLIENT_DISCONNECTED"
 UNCOUNTED_STATUSES: Final = frozenset({429, 503})
 """Statuses that do not count against the rate of the client address, because the request was not the cause."""
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,64}")
-_JSON_TYPE: Final = re.compile(rb'application/json *(; *charset *= *"?utf-?8"? *)?', re.IGNORECASE)
+_CHARSET: Final = re.compile(rb';[ \t]*charset[ \t]*=[ \t]*"?([^";\s]*)', re.IGNORECASE)
 
 Headers = dict[bytes, bytes]
 
@@ -210,10 +210,9 @@ def _check_headers(request: _HTTPRequest, methods: Collection[str]) -> None:
     if request.method not in methods:
         raise _Refused(405, "Send operations by POST.", ErrorCode.METHOD_NOT_ALLOWED, _allow(*methods))
     if request.method == "POST":
-        content_type = request.headers.get(b"content-type", b"")
-        if content_type != JSON and not _JSON_TYPE.fullmatch(content_type.strip()):
-            raise _Refused(415, "Send Content-Type: application/json.", ErrorCode.UNSUPPORTED_MEDIA_TYPE)
-        if request.headers.get(b"content-encoding", b"identity").lower() != b"identity":
+        if not _is_json_type(request.headers.get(b"content-type", b"")):
+            raise _Refused(415, "Send Content-Type: application/json, in UTF-8.", ErrorCode.UNSUPPORTED_MEDIA_TYPE)
+        if request.headers.get(b"content-encoding", b"identity").strip().lower() not in {b"identity", b""}:
             raise _Refused(400, "Send the body without Content-Encoding.", ErrorCode.BAD_REQUEST)
     if request.accepted.media_type is None and not request.accepted.accepts_stream:
         raise _Refused(
@@ -221,6 +220,15 @@ def _check_headers(request: _HTTPRequest, methods: Collection[str]) -> None:
             "Accept application/graphql-response+json, application/json or text/event-stream.",
             ErrorCode.NOT_ACCEPTABLE,
         )
+
+
+def _is_json_type(content_type: bytes) -> bool:
+    """Return whether a body with this Content-Type is JSON in UTF-8. Parameters other than `charset` are ignored."""
+    if content_type == JSON:
+        return True
+    charset = _CHARSET.search(content_type)
+    is_utf8 = charset is None or charset[1].lower() in {b"utf-8", b"utf8"}
+    return is_utf8 and content_type.partition(b";")[0].strip().lower() == JSON
 
 
 async def _parse(request: _HTTPRequest, caller: Caller | None) -> GraphQLRequest:

@@ -189,7 +189,7 @@ class _Connection:
         match message:
             case {"type": "connection_init"}:
                 await self._handle_init(message.get("payload"))
-            case {"type": "ping" | "pong" as kind}:
+            case {"type": "ping" | "pong" as kind} if isinstance(message.get("payload"), dict | None):
                 await self._handle_ping(kind)
             case {"type": "subscribe", "id": str(id), "payload": dict(payload)} if id:
                 await self._handle_subscribe(id, payload)

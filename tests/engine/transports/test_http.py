@@ -106,6 +106,7 @@ async def test_a_compressed_body_is_400_and_is_not_decompressed() -> None:
         "multipart/form-data; boundary=x",
         "application/graphql",
         "application/json; charset=utf-16",
+        "application/json; charset=latin1; charset=utf-8",
         "application/jsonp",
     ],
 )
@@ -115,9 +116,19 @@ async def test_another_content_type_is_415(content_type: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "content_type", ["application/json; charset=utf-8", "Application/JSON", "application/json;charset=UTF-8"]
+    "content_type",
+    [
+        "application/json; charset=utf-8",
+        "Application/JSON",
+        "application/json;charset=UTF-8",
+        'application/json; charset="utf8"',
+        "application/json;",
+        " application/json ; ",
+        "application/json; profile=x; charset=utf-8",
+        "application/json; odata=verbose",
+    ],
 )
-async def test_the_content_type_may_name_utf_8(content_type: str) -> None:
+async def test_the_content_type_may_have_parameters_and_name_utf_8(content_type: str) -> None:
     assert (await send_request(graphql_body("{ hello }"), content_type=content_type)).status == 200
 
 

@@ -147,7 +147,10 @@ async def test_an_acknowledged_connection_stays_open() -> None:
         '{"type": "complete"}',
         '{"type": "complete", "id": 1}',
         "[" * 5000,
-        '{"type": "ping", "payload": ' + "9" * 5000 + "}",
+        '{"type": "ping", "payload": {"n": ' + "9" * 5000 + "}}",
+        '{"type": "ping", "payload": []}',
+        '{"type": "ping", "payload": "now"}',
+        '{"type": "pong", "payload": 1}',
     ],
 )
 async def test_a_malformed_message_closes_with_4400(message: str) -> None:
@@ -276,7 +279,7 @@ async def test_the_number_of_operations_of_a_connection_is_limited() -> None:
 
 async def test_pings_are_answered_before_connection_init_and_pongs_are_accepted() -> None:
     async with open_accepted_connection() as client:
-        await client.send({"type": "ping", "payload": {"n": 1}}, {"type": "pong"}, {"type": "ping"})
+        await client.send({"type": "ping", "payload": {"n": 1}}, {"type": "pong"}, {"type": "ping", "payload": None})
         assert [await client.next_message() for _ in range(2)] == [{"type": "pong"}] * 2
 
 
