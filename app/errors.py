@@ -182,6 +182,18 @@ class HoldClosed(BillingError):
     template = "The hold for block run {error.block_run_id!r} is already {error.status}. Nothing was changed."
 
 
+class BlockRunHeld(BillingError):
+    """The block run has an open hold, which pays for it. Nothing was charged, and the task was not stopped."""
+
+    block_run_id: str = described("The platform's id of the block run.")
+    held_credits: int = described("Credits held for the block run.")
+
+    template = (
+        "Block run {error.block_run_id!r} has an open hold: charge it with captureHold, or release the hold with "
+        "voidHold first."
+    )
+
+
 class HoldExceeded(BillingError):
     """The capture costs more than the hold. Nothing was charged; the hold stays open."""
 

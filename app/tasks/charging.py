@@ -1,8 +1,8 @@
 """Charges block runs. A batch is priced, posted and recorded in one transaction; each item has its own result.
 
-A charge is decided under its account's lock, in this order: was the block run charged before? has the task ended? what
-is the price? is the task stopped? are enough credits available? The effects of an item apply to the items after it. A
-refused item has no effect on the others.
+A charge is decided under its account's lock, in this order: was the block run charged before? does it have an open
+hold? has the task ended? what is the price? is the task stopped? are enough credits available? The effects of an item
+apply to the items after it. A refused item has no effect on the others.
 
 `ChargeQueue` collects the charges that arrive while the previous batch commits (group commit).
 """
@@ -16,6 +16,7 @@ from app.db import failures
 from app.db.group_commit import LOOP_TURNS, BatchedReads, GroupCommit
 from app.errors import (
     BillingError,
+    BlockRunHeld,
     BudgetReached,
     IdempotencyConflict,
     InsufficientCredits,
@@ -24,7 +25,7 @@ from app.errors import (
 )
 from app.ledger import posting, queries
 from app.ledger.posting import Posting
-from app.ledger.rules.account_state import AccountBalance, AccountState, Cause, LedgerEntry
+from app.ledger.rules.account_state import AccountBalance, AccountState, Cause, Hold, LedgerEntry
 from app.pricing.quotes import Card, quote
 from app.pricing.rate_card_cache import RateCardCache, StaleRateCards
 from app.tasks import rows, task_accounts
@@ -142,14 +143,12 @@ async def charge_many(items: Sequence[tuple[int, ChargeRequest]], rate_cards: Ra
         return await batch.final_results()
 
     tasks = [(account_id, request.task_id) for account_id, request in items]
+    runs = [(account_id, request.block_run_id) for account_id, request in items]
     return await posting.post(
         [account_id for account_id, _ in items],
         decide,
-        reads=(
-            rows.read_tasks(tasks),
-            rows.read_block_runs((account_id, request.block_run_id) for account_id, request in items),
-        ),
-        holds=[rows.read_budgets(tasks, only_open=True)],
+        reads=(rows.read_tasks(tasks), rows.read_block_runs(runs)),
+        holds=[rows.read_budgets(tasks, only_open=True), rows.read_holds(runs, only_open=True)],
     )
 
 
@@ -186,6 +185,7 @@ class _Batch:
     posting: Posting
     tasks: dict[tuple[int, str], TaskState] = field(default_factory=dict)
     recorded: dict[tuple[int, str], _Recorded] = field(default_factory=dict)
+    held: dict[tuple[int, str], Hold] = field(default_factory=dict)
     changed: dict[tuple[int, str], TaskState] = field(default_factory=dict)
     results: list[ChargeResult | _Replay] = field(default_factory=list)
 
@@ -195,6 +195,10 @@ class _Batch:
             self.tasks[task.key] = task
         for run, request_hash in rows.block_runs_with_hash(run_rows):
             self.recorded[run.account_id, run.block_run_id] = _Recorded(run, request_hash)
+        for account in self.posting.accounts.values():
+            for hold in account.holds.values():
+                if hold.block_run_id is not None and hold.is_open:
+                    self.held[account.account_id, hold.block_run_id] = hold
 
     def decide(self, account: AccountState, request: ChargeRequest, card: Card) -> None:
         """Append the result of one item and apply its effects."""
@@ -212,6 +216,8 @@ class _Batch:
             if recorded.request_hash != request_hash or task is None:
                 raise IdempotencyConflict(key=request.block_run_id)
             return recorded, task, account.balance()
+        if (hold := self.held.get(run_key)) is not None:
+            raise BlockRunHeld(block_run_id=request.block_run_id, held_credits=hold.remaining)
         if task is None:
             raise TaskNotFound(task_id=request.task_id)
         check_not_ended(task)

@@ -1,7 +1,8 @@
 """Holds: credits that are claimed before a block run that is priced by measurement, and captured after it.
 
 The block run id identifies the hold; a block run never has more than one. Capture, void and expiry are decided under
-the account's lock. The first of them takes effect, and a repeated call returns the first result.
+the account's lock. The first of them takes effect, and a repeated call returns the first result. While the hold is
+open, `charge` refuses the block run, and a block run that was charged gets no hold. So it is never paid twice.
 """
 
 from collections.abc import Mapping
@@ -123,7 +124,8 @@ async def place_hold(request: PlaceHoldRequest, rate_cards: RateCardCache) -> Ho
     """Hold the highest possible cost of a block run. If it cannot be paid, the task stops, as after a refused charge.
 
     Raises: InvalidInput, TaskNotFound, TaskEnded, TaskStopped, PriceNotFound, MeasurementMissing, InsufficientCredits,
-    BudgetReached; IdempotencyConflict: the block run has a hold for another request, or is already charged.
+    BudgetReached; HoldClosed: the hold of this request was voided or has expired, so nothing is held;
+    IdempotencyConflict: the block run has a hold for another request, or is already charged.
     """
     request.check()
     account_id = await task_accounts.require_account(request.task_id)
@@ -135,6 +137,8 @@ async def place_hold(request: PlaceHoldRequest, rate_cards: RateCardCache) -> Ho
         if hold is not None:
             if hold.request_hash != request.request_hash():
                 raise IdempotencyConflict(key=request.block_run_id)
+            if hold.status in (HoldStatus.VOIDED, HoldStatus.EXPIRED):
+                raise HoldClosed(block_run_id=request.block_run_id, status=hold.status)
             return HoldResult(hold=hold, task=task, balance=account.balance(), replayed=True)
         if run is not None:
             raise IdempotencyConflict(key=request.block_run_id)

@@ -119,9 +119,9 @@ def read_budgets(keys: Iterable[AccountScopedId], *, only_open: bool = False) ->
     return HoldRead(_SELECT_BUDGETS, key_columns(keys), only_open=only_open)
 
 
-def read_holds(keys: Iterable[AccountScopedId]) -> HoldRead:
+def read_holds(keys: Iterable[AccountScopedId], *, only_open: bool = False) -> HoldRead:
     """Return a read of the holds of block runs (account id, block run id), for `holds` of a posting."""
-    return HoldRead(_SELECT_HOLDS, key_columns(keys))
+    return HoldRead(_SELECT_HOLDS, key_columns(keys), only_open=only_open)
 
 
 def tasks_with_hash(rows: Iterable[Any]) -> list[tuple[TaskState, bytes]]:

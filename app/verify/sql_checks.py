@@ -113,6 +113,8 @@ SQL_CHECKS: Final = {
          format('captured %s, its charges %s', h.captured, coalesce(e.charges, 0))),
         (h.status = 'CAPTURED' AND h.block_run_id IS NOT NULL AND h.captured IS DISTINCT FROM b.cost,
          format('captured %s, block run %s cost %s', h.captured, h.block_run_id, coalesce(b.cost::text, 'unknown'))),
+        (h.status = 'OPEN' AND b.block_run_id IS NOT NULL,
+         format('is open, but block run %s was charged', h.block_run_id)),
         (h.remaining <> c.claimed, format('has %s remaining and claims %s', h.remaining, c.claimed)),
         (h.status <> 'OPEN' AND (h.remaining <> 0 OR h.claims <> '[]'), format('is %s and still claims', h.status)),
         (h.allocated < i.allocated, format('allocated %s, the holds drawn from it have %s', h.allocated, i.allocated))

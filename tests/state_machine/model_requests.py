@@ -130,6 +130,10 @@ class LedgerModel(ModelPayments):
             if run.request != asked or asked.task not in self.tasks:
                 raise Refused("IdempotencyConflict", key=asked.run)
             return self._paid(run, replayed=True)
+        if asked.task not in self.tasks:
+            raise Refused("TaskNotFound", task_id=asked.task)
+        if (hold := self.holds.get(hold_for(asked.run))) is not None and hold.open:
+            raise Refused("BlockRunHeld", block_run_id=asked.run, held_credits=self.inside(hold.pocket))
         task = self._open_task(asked.task)
         cost = self._price(asked.block, asked.own_key).of(asked.block, dict(asked.measured))
         run = Run(name=asked.run, task=task.name, cost=cost, request=asked, draws=[])
@@ -185,6 +189,8 @@ class LedgerModel(ModelPayments):
         if hold is not None:
             if hold.request != asked:
                 raise Refused("IdempotencyConflict", key=asked.run)
+            if hold.status in ("VOIDED", "EXPIRED"):
+                raise Refused("HoldClosed", block_run_id=asked.run, status=hold.status)
             return self._held(hold, replayed=True)
         if asked.run in self.runs:
             raise Refused("IdempotencyConflict", key=asked.run)

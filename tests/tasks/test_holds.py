@@ -12,6 +12,7 @@ import pytest
 from app.db import pools
 from app.errors import (
     BillingError,
+    BlockRunHeld,
     HoldClosed,
     HoldExceeded,
     HoldNotFound,
@@ -30,7 +31,7 @@ from app.pricing.measurements import Measurements
 from app.pricing.rate_card_cache import RateCardCache
 from app.tasks import holds as holding
 from app.tasks import lifecycle
-from app.tasks.charging import Charge
+from app.tasks.charging import Charge, charge_many
 from app.tasks.holds import HoldResult, OverHold, PlaceHoldRequest
 from app.tasks.rules import SignalKind, StopReason, TaskState, TaskStatus
 from app.verify.verifier import verify_ledger
@@ -251,11 +252,12 @@ async def test_every_repeated_call_is_a_replay(prices: RateCardCache) -> None:
     for call, first in (
         (holding.place_hold(hold, prices), HoldStatus.CAPTURED),
         (holding.capture_hold(capture_request(hold, 12)), HoldStatus.CAPTURED),
-        (holding.place_hold(other, prices), HoldStatus.VOIDED),
         (holding.void_hold(task.task_id, other.block_run_id), HoldStatus.VOIDED),
     ):
         late = await call
         assert (late.replayed, late.hold.status) == (True, first)
+    closed = await refused(task, HoldClosed, holding.place_hold(other, prices))  # nothing is held, so it may not run
+    assert closed.status is HoldStatus.VOIDED
     assert await get_figures(task) == (88, 0, 88)
     assert await lines(task) == [("GRANT", 100), ("CHARGE", -12)]
     assert (await verify_ledger()).violations == []
@@ -314,27 +316,120 @@ async def test_an_expired_hold_is_neither_captured_nor_voided(prices: RateCardCa
     with pytest.raises(HoldClosed):
         await holding.void_hold(task.task_id, hold.block_run_id)
     assert await get_figures(task) == (100, 0, 100)
-    again = await holding.place_hold(hold, prices)
-    assert (again.replayed, again.hold.status) == (True, HoldStatus.EXPIRED)
+    closed_hold = await refused(task, HoldClosed, holding.place_hold(hold, prices))
+    assert closed_hold.status is HoldStatus.EXPIRED
     assert await lines(task) == [("GRANT", 100)]
     assert (await verify_ledger()).violations == []
 
 
-async def test_a_held_block_run_that_is_charged_directly_moves_credits_once(prices: RateCardCache) -> None:
+@pytest.mark.parametrize("budget", [None, 40])
+async def test_a_block_run_with_an_open_hold_is_not_charged_and_its_task_goes_on(
+    prices: RateCardCache, budget: int | None
+) -> None:
+    await grant_credits("alice", 40)
+    task, other = await start_task("alice", budget=budget), None
+    if budget is None:
+        other = await start_task("alice")
+    hold = hold_request(task, 40)
+    await holding.place_hold(hold, prices)
+    before = await rows_of(task)
+
+    for charged in (task, other or task):  # also with the id of another task of the account
+        refusal = await try_charge(charged, prices, block_run_id=hold.block_run_id)
+        assert isinstance(refusal, BlockRunHeld)
+        assert (refusal.block_run_id, refusal.held_credits) == (hold.block_run_id, 40)
+        assert "captureHold" in refusal.message
+        assert "voidHold" in refusal.message
+    assert await rows_of(task) == before
+    assert (await get_task(task)).status is TaskStatus.RUNNING
+
+    await holding.capture_hold(capture_request(hold, 25))
+    assert await get_figures(task) == ((15, 0, 15) if budget is None else (15, 15, 0))
+    assert await lines(task) == [("GRANT", 40), ("CHARGE", -25)]
+    assert (await verify_ledger()).violations == []
+
+
+async def test_only_the_held_block_run_of_a_batch_is_refused(prices: RateCardCache) -> None:
     await grant_credits("alice", 100)
     task = await start_task("alice")
     hold = hold_request(task, 30)
     await holding.place_hold(hold, prices)
+    held, free = block_run_request(task, block_run_id=hold.block_run_id), block_run_request(task)
 
-    await charge_block_run(
-        task, prices, block="ItemBlock", block_run_id=hold.block_run_id, measurements=Measurements(items=20)
-    )
-    await refused(task, IdempotencyConflict, holding.capture_hold(capture_request(hold, 20)))
+    results = await charge_many([(task.account_id, one) for one in (held, free, held, free)], prices)
 
-    assert await get_figures(task) == (80, 30, 50)
+    kinds = [one.replayed if isinstance(one, Charge) else type(one) for one in results]
+    assert kinds == [BlockRunHeld, False, BlockRunHeld, True]
+    assert await get_figures(task) == (90, 30, 60)
+
+
+async def test_a_block_run_is_charged_after_its_hold_was_voided(prices: RateCardCache) -> None:
+    await grant_credits("alice", 30)
+    task = await start_task("alice")
+    hold = hold_request(task, 30)
+    await holding.place_hold(hold, prices)
     await holding.void_hold(task.task_id, hold.block_run_id)
-    assert await get_figures(task) == (80, 0, 80)
-    assert await lines(task) == [("GRANT", 100), ("CHARGE", -20)]
+
+    charged = await charge_block_run(task, prices, block_run_id=hold.block_run_id)
+
+    assert (charged.block_run.cost, await get_figures(task)) == (10, (20, 0, 20))
+    await refused(task, HoldClosed, holding.place_hold(hold, prices))
+    await refused(task, HoldClosed, holding.capture_hold(capture_request(hold, 5)))
+    assert (await charge_block_run(task, prices, block_run_id=hold.block_run_id)).replayed
+    assert (await verify_ledger()).violations == []
+
+
+async def test_a_block_run_is_charged_after_its_hold_has_expired(prices: RateCardCache) -> None:
+    await grant_credits("alice", 30)
+    task = await start_task("alice")
+    placed = await holding.place_hold(hold_request(task, 30, block_run_id="run", timeout_seconds=1), prices)
+    await wait_until(placed.hold.expires_at)
+
+    charged = await charge_block_run(task, prices, block_run_id="run")  # nothing has read the account since
+
+    assert (charged.block_run.cost, await get_figures(task)) == (10, (20, 0, 20))
+    assert (await verify_ledger()).violations == []
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_a_block_run_is_paid_at_most_once_by_concurrent_charges_and_holds(
+    prices: RateCardCache, seed: int
+) -> None:
+    """Charges, batches, holds, captures, voids and an expiry of the same block runs, at the same time."""
+    await grant_credits("alice", 10_000)
+    task = await start_task("alice")
+    chance = random.Random(seed)  # noqa: S311  the same run again for the same seed
+    names = [f"run-{number}" for number in range(10)]
+
+    async def call(name: str, kind: int) -> object:
+        hold = hold_request(task, 30, block_run_id=name, timeout_seconds=1)
+        try:
+            match kind:
+                case 0:
+                    return await try_charge(task, prices, block_run_id=name)
+                case 1:
+                    items = [(task.account_id, block_run_request(task, block_run_id=one)) for one in (name, "other")]
+                    return await charge_many(items, prices)
+                case 2:
+                    return await holding.place_hold(hold, prices)
+                case 3:
+                    return await holding.capture_hold(capture_request(hold, 20))
+            return await holding.void_hold(task.task_id, name)
+        except (HoldNotFound, HoldClosed, IdempotencyConflict, BlockRunHeld) as refusal:
+            return refusal
+
+    calls = [(name, chance.choice((0, 1, 2, 2, 3, 4))) for name in names * 8]
+    chance.shuffle(calls)
+    await gather(*(call(*one) for one in calls[:60]))
+    await wait_until(await seconds_from_now(1))
+    await gather(*(call(*one) for one in calls[60:]))
+
+    assert (await get_task(task)).status is TaskStatus.RUNNING
+    runs = await pools.fetch("SELECT block_run_id, cost FROM block_run")
+    open_holds = {record["block_run_id"] for record in await pools.fetch("SELECT * FROM hold WHERE status = 'OPEN'")}
+    assert not open_holds & {record["block_run_id"] for record in runs}
+    charges = -sum(credits for kind, credits in await lines(task) if kind == "CHARGE")
+    assert charges == sum(record["cost"] for record in runs) == 10_000 - (await get_balance(task.account_id)).posted
     assert (await verify_ledger()).violations == []
 
 

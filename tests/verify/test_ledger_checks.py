@@ -247,7 +247,7 @@ async def ledger_with_holds(db: str) -> None:
     outer = await start_task("alice", task_id="outer", budget=60)
     inner = await start_task("alice", task_id="inner", parent_task_id="outer", budget=20)
     for task in (outer, inner):
-        await charge_block_run(task, prices)
+        await charge_block_run(task, prices, block_run_id=f"of {task.task_id}")
     within = hold_request(outer, 8, block_run_id="within")
     await holds.place_hold(within, prices)
     await holds.capture_hold(capture_request(within, 3))
@@ -324,6 +324,8 @@ HELD = "held 62, 3 open holds, the last hold 6; found {}, {} and {}"
          ["hold 4 allocated 22, the holds drawn from it have 23"]),
         ("UPDATE hold SET block_run_id = 'another' WHERE number = 1",
          ["hold 1 captured 12, block run another cost unknown"]),
+        ("UPDATE hold SET block_run_id = 'of outer' WHERE number = 3",
+         ["hold 3 is open, but block run of outer was charged"]),
         ("UPDATE hold SET task_id = 'nowhere' WHERE number = 3",
          ["hold 3 is for task nowhere, which does not exist"]),
         ("UPDATE task SET budget_hold = 9 WHERE task_id = 'inner'",

@@ -25,6 +25,7 @@ from app.engine.schema import describe_enum
 from app.errors import (
     BalanceLimitReached,
     BillingError,
+    BlockRunHeld,
     BudgetReached,
     IdempotencyConflict,
     InsufficientCredits,
@@ -132,6 +133,7 @@ _RESULT = result_union(
         TaskStopped,
         TaskEnded,
         BudgetReached,
+        BlockRunHeld,
         IdempotencyConflict,
         BalanceLimitReached,
         InternalError,
@@ -147,7 +149,8 @@ class ChargingMutations:
     @declare.mutation(
         needs=Permission.SERVICE,
         audit=AuditPolicy.OPERATORS,
-        description="Charge a block run before it starts. If the result is an error, do not run the block.",
+        description="Charge a block run before it starts. If the result is an error, do not run the block. A block run "
+        "with an open hold is charged by captureHold.",
         graphql_type=_RESULT,
         input_as_dict=True,
     )

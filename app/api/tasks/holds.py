@@ -110,9 +110,11 @@ class HoldMutations:
         needs=Permission.SERVICE,
         audit=AuditPolicy.OPERATORS,
         description="Hold the maximum price of a block run before it starts. If the result is an error, do not run the "
-        "block. As with charge, the task is stopped if there are too few credits.",
+        "block. As with charge, the task is stopped if there are too few credits. A repeated request is refused if the "
+        "hold was voided or has expired meanwhile; the block run can then be charged.",
         errors=(
             InvalidInput,
+            HoldClosed,
             InsufficientCredits,
             BudgetReached,
             PriceNotFound,
