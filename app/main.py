@@ -28,6 +28,7 @@ from app.engine.persisted.documents import load_persisted_documents
 from app.engine.transports.http import GraphQLOverHTTP
 from app.engine.transports.websocket import GraphQLOverWebSocket
 from app.errors import Misconfigured
+from app.live.change_notifier import NOTIFIER
 from app.server import host_allowlist
 from app.server.body_deadline import call_with_body_deadline
 from app.server.exposure import Exposure
@@ -96,6 +97,7 @@ def create_app(settings: Settings | None = None, *, has_protocol_limits: bool = 
                 yield
         finally:
             await state.charge_queue.close()
+            await NOTIFIER.flush()
             await authenticator.close()
             if state.payment_provider is not None:
                 await state.payment_provider.close()

@@ -32,8 +32,7 @@ CONSTANT = re.compile(r"(\w+\.)*_*[A-Z][A-Z0-9_]*")
 SENDING = {"fetch", "fetchrow", "fetchval", "execute", "execute_query", "execute_script", "executemany", "prepare"}
 ALLOWED_PARTS = {
     "set_writes.py": {
-        "', '.join(ctes)", "', '.join(counts)", "f\"WITH {', '.join(ctes)} \" if ctes else ''", "position",
-        "offset + 1", "offset + 2", "found[1].replace('[]', '')", "found[2] or ' AS v'",
+        "', '.join(ctes)", "', '.join(counts)", "position", "found[1].replace('[]', '')", "found[2] or ' AS v'",
     },
     "tables.py": {
         "self.name", "', '.join(names)", "self._parameters(names)", "self._parameters(names, more)", "on_conflict",

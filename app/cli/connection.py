@@ -11,6 +11,7 @@ from app.auth.caller import Scope
 from app.db import embedded_postgres, migrations, pools, roles
 from app.db.embedded_postgres import APPLICATION_ROLE
 from app.errors import Misconfigured
+from app.live.change_notifier import NOTIFIER
 from app.pricing import publishing
 from app.settings import data_directory, get_settings
 
@@ -95,4 +96,5 @@ async def open_database(url: str, *, migrated: bool = True) -> AsyncIterator[Non
             raise Misconfigured(f"Migrations are pending ({', '.join(pending)}): run `python -m app migrate`.")
         yield
     finally:
+        await NOTIFIER.flush()
         await pools.disconnect()

@@ -68,13 +68,12 @@ class RowCountMismatch(Exception):
 
 
 class SetWrite:
-    """Rows and notifications collected for one statement."""
+    """Rows collected for one statement."""
 
-    __slots__ = ("_notifications", "_rows")
+    __slots__ = ("_rows",)
 
     def __init__(self) -> None:
         self._rows: defaultdict[SetStatement, list[Values]] = defaultdict(list)
-        self._notifications: list[tuple[str, str]] = []
 
     def add(self, statement: SetStatement, values: Values) -> None:
         """Add one row, with a value for each column of the statement, in order."""
@@ -84,13 +83,9 @@ class SetWrite:
         """Add one row: the attributes that the statement writes, and `others` by column name."""
         self._rows[statement].append(statement.values(row, others))
 
-    def notify(self, channel: str, payload: str) -> None:
-        """Send `payload` on `channel` when the transaction commits (NOTIFY)."""
-        self._notifications.append((channel, payload))
-
     async def execute(self, connection: Connection) -> None:
         """Write everything in one statement. Raises: RowCountMismatch."""
-        if not self._rows and not self._notifications:
+        if not self._rows:
             return
         statements = tuple(self._rows)
         is_single = all(len(rows) == 1 for rows in self._rows.values())
@@ -100,17 +95,14 @@ class SetWrite:
                 values.extend(self._rows[statement][0])
             else:
                 values.extend(map(list, zip(*self._rows[statement], strict=True)))
-        if self._notifications:
-            values.extend(map(list, zip(*self._notifications, strict=True)))
-        sql = _joined(statements, bool(self._notifications), is_single)
-        _, [counts] = await connection.execute_query(sql, values)
-        for statement, affected in zip(statements, counts, strict=False):  # the last may count notifications
+        _, [counts] = await connection.execute_query(_joined(statements, is_single), values)
+        for statement, affected in zip(statements, counts, strict=True):
             if statement.checks_row_count and affected != len(self._rows[statement]):
                 raise RowCountMismatch(f"{statement.name}: {affected} rows instead of {len(self._rows[statement])}")
 
 
 @lru_cache(maxsize=256)
-def _joined(statements: tuple[SetStatement, ...], notifies: bool, is_single: bool) -> str:
+def _joined(statements: tuple[SetStatement, ...], is_single: bool) -> str:
     ctes: list[str] = []
     counts: list[str] = []
     offset = 0
@@ -119,12 +111,7 @@ def _joined(statements: tuple[SetStatement, ...], notifies: bool, is_single: boo
         ctes.append(f"p{position} AS ({renumber_parameters(sql, offset)})")
         counts.append(f"(SELECT count(*) FROM p{position})")  # noqa: S608  our own number, no input
         offset += statement.columns
-    if notifies:
-        counts.append(
-            f"(SELECT count(pg_notify(channel, payload))"  # noqa: S608  our own numbers, no input
-            f" FROM unnest(${offset + 1}::text[], ${offset + 2}::text[]) AS sent(channel, payload))"
-        )
-    return (f"WITH {', '.join(ctes)} " if ctes else "") + f"SELECT {', '.join(counts)}"
+    return f"WITH {', '.join(ctes)} SELECT {', '.join(counts)}"
 
 
 def single_row_sql(sql: str) -> str:

@@ -4,7 +4,7 @@ from typing import Final
 
 from app.credits import check_key
 from app.db import pools
-from app.live import change_feed
+from app.live.change_notifier import NOTIFIER
 
 _FIND: Final = "SELECT owner_id, account_id FROM owner WHERE owner_id = ANY($1::text[])"
 
@@ -20,7 +20,7 @@ _CREATE: Final = """
         INSERT INTO account (id, owner_id, last_mac, created_at)
         SELECT account_id, $1, decode(repeat('00', 32), 'hex'), clock_timestamp() FROM created_owner RETURNING id
     )
-    SELECT id, pg_notify($2, $1) FROM created
+    SELECT id FROM created
 """
 
 _CACHE_LIMIT: Final = 200_000
@@ -59,7 +59,8 @@ async def get_or_create_account(owner_id: str) -> int:
     check_key(owner_id, path="ownerId")
     if (account_id := await find_account_id(owner_id)) is not None:
         return account_id
-    if created := await pools.fetch(_CREATE, owner_id, change_feed.OWNERS_CHANNEL):
+    if created := await pools.fetch(_CREATE, owner_id):
+        NOTIFIER.announce_owner(owner_id)
         return _cache(owner_id, created[0]["id"])
     if (account_id := await find_account_id(owner_id)) is None:
         raise LookupError(f"the account of {owner_id!r} was created by a transaction that did not commit")

@@ -3,7 +3,7 @@
 `post` opens a transaction, locks the accounts in id order, reads in a new statement, applies the changes that are due,
 calls `decide`, writes everything in one statement, and commits. That is five round trips for any number of items. The
 read is a separate statement after the lock, so it sees everything that was committed before the lock was granted. After
-a deadlock or a serialization failure everything runs again.
+a deadlock or a serialization failure everything runs again. After the commit the changes are announced to subscribers.
 
     async def decide(posting: Posting) -> LedgerEntry:
         return balance_changes.charge(posting.accounts[account_id], 10, cause)
@@ -30,6 +30,7 @@ from app.ledger import notifications, rows
 from app.ledger.rules import due_changes, entries
 from app.ledger.rules.account_state import AccountState
 from app.live import change_feed
+from app.live.change_notifier import NOTIFIER
 
 T = TypeVar("T")
 
@@ -197,18 +198,21 @@ async def post(
     ids = sorted(set(account_ids))
 
     async def attempt() -> T:
+        announcements = _Announcements()
         async with pools.posting_transaction() as connection:
             posting = await _open(connection, ids, reads, holds)
             while any(account.expired_holds for account in posting.accounts.values()):
                 # Expired holds change rows that `reads` has read. So these changes are written first, and everything is
                 # read again.
-                _collect(posting)
+                _collect(posting, announcements)
                 await posting.write.execute(connection)
                 posting = await _open(connection, ids, reads, holds)
             result = await decide(posting)
-            _collect(posting)
+            _collect(posting, announcements)
             await posting.write.execute(connection)
-            return result
+        NOTIFIER.announce_versions(announcements.versions)
+        NOTIFIER.announce_signals(announcements.signals)
+        return result
 
     return await failures.run_with_retries(attempt)
 
@@ -291,11 +295,18 @@ def _with_budgets(seed: str) -> str:
     """  # noqa: S608  our own constants
 
 
-def _collect(posting: Posting) -> None:
-    """Add the changed rows of the accounts and the NOTIFY payloads to the write."""
+@dataclass(slots=True)
+class _Announcements:
+    """What is announced to subscribers after the commit: new versions, and signals (account id, version, kind)."""
+
+    versions: dict[int, int] = field(default_factory=dict)
+    signals: list[tuple[int, int, str]] = field(default_factory=list)
+
+
+def _collect(posting: Posting, announcements: _Announcements) -> None:
+    """Add the changed rows of the accounts to the write, and what is announced after the commit to `announcements`."""
     configuration = _configured()
     changed: set[int] = set(posting.published)
-    signals: list[tuple[int, int, str]] = []
     for account_id, account in posting.accounts.items():
         if account.expired_holds:
             configuration.on_holds_expired(posting.write, account)
@@ -306,10 +317,7 @@ def _collect(posting: Posting) -> None:
         if rows.add_account_writes(account, posting.write):
             changed.add(account_id)
         if notifications.is_emptied(account) or notifications.is_replenished(account):
-            signals.append((account_id, account.version, change_feed.ACCOUNT_SIGNAL))
+            announcements.signals.append((account_id, account.version, change_feed.ACCOUNT_SIGNAL))
         if account_id in posting.signalled:
-            signals.append((account_id, account.version, change_feed.TASK_SIGNAL))
-    for payload in change_feed.change_payloads({number: posting.accounts[number].version for number in changed}):
-        posting.write.notify(change_feed.ACCOUNTS_CHANNEL, payload)
-    for payload in change_feed.signal_payloads(signals):
-        posting.write.notify(change_feed.SIGNALS_CHANNEL, payload)
+            announcements.signals.append((account_id, account.version, change_feed.TASK_SIGNAL))
+    announcements.versions |= {account_id: posting.accounts[account_id].version for account_id in changed}

@@ -1,7 +1,7 @@
 """The change feed receives the notifications of postings (LISTEN/NOTIFY) and wakes the subscribers in this process.
 
-- A NOTIFY payload says which account has which version, and contains no other data. The transaction that makes the
-  change sends it, so it arrives after the commit or not at all.
+- A NOTIFY payload says which account has which version, and contains no other data. It is sent after the transaction
+  that makes the change has committed (`change_notifier`).
 - To *wake* a subscriber means that its `wait` returns. It then reads the current state. Ten changes while it sends an
   item cause one read, and it never receives an older state.
 - Notifications can be lost. So a sweep compares versions every `sweep_seconds` and wakes subscribers that missed a
@@ -12,7 +12,7 @@ A topic is an account id. For an owner without an account, it is the `owner_id` 
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Container, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Container, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Final
 
@@ -30,7 +30,9 @@ ACCOUNT_SIGNAL: Final = "a"
 """A signal about an account: its available credits became 0, or became positive again."""
 TASK_SIGNAL: Final = "t"
 """A signal about tasks of an account: one was stopped or resumed."""
-_MAX_PAYLOAD_BYTES: Final = 7900  # PostgreSQL refuses payloads of 8,000 bytes
+FREE_QUEUE: Final = "SELECT pg_notification_queue_usage()"
+"""PostgreSQL removes notifications that everybody has read only when it sends others. Once its queue is full, it can
+send none, and the queue stays full. This function removes them too."""
 _RECONNECT_SECONDS: Final = 1.0
 _PROBE_SECONDS: Final = 5
 _LISTEN_FAILURES: Final = (
@@ -44,32 +46,6 @@ _LISTEN_FAILURES: Final = (
 _VERSIONS: Final = "SELECT id, version FROM account WHERE id = ANY($1::bigint[])"
 
 Topic = int | str
-
-
-def change_payloads(versions: Mapping[int, int]) -> Iterator[str]:
-    """Return payloads for the accounts with these versions: "id:version,id:version".
-
-    Each is short enough for PostgreSQL.
-    """
-    yield from _packed(f"{account_id}:{version}" for account_id, version in versions.items())
-
-
-def signal_payloads(signals: Iterable[tuple[int, int, str]]) -> Iterator[str]:
-    """Return payloads for signals (account id, version, kind): "id:version:a,id:version:t"."""
-    yield from _packed(f"{account_id}:{version}:{kind}" for account_id, version, kind in signals)
-
-
-def _packed(parts: Iterable[str]) -> Iterator[str]:
-    line: list[str] = []
-    size = 0
-    for part in parts:
-        if line and size + len(part) + 1 > _MAX_PAYLOAD_BYTES:
-            yield ",".join(line)
-            line, size = [], 0
-        line.append(part)
-        size += len(part) + 1
-    if line:
-        yield ",".join(line)
 
 
 class Subscription:
@@ -273,6 +249,7 @@ class ChangeFeed:
             }
             for channel, handle in handlers.items():
                 await connection.add_listener(channel, lambda *arguments, handle=handle: handle(arguments[-1]))
+            await connection.execute(FREE_QUEUE)
             await connection.execute(f"NOTIFY {_PROBE_CHANNEL}")
             # asyncio.timeout is used because wait_for can swallow a cancellation before Python 3.12.
             with suppress(TimeoutError):

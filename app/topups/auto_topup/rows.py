@@ -104,12 +104,15 @@ _CHANGED: Final = """
        OR (u.blocked_reason IS NOT NULL AND u.checked_at < clock_timestamp() - interval '5 seconds')
 """
 
-# Selects accounts without a change: those whose wait has ended, and periodically all below the threshold or skipped.
+# Selects accounts whose change may not have been announced: those below the threshold that are not skipped, those whose
+# wait has ended, and periodically all that are skipped.
 _DUE: Final = """
     SELECT u.account_id FROM auto_top_up AS u JOIN account AS a ON a.id = u.account_id
-    WHERE u.enabled AND (u.blocked_reason IS NOT NULL OR greatest(a.posted - a.held - a.frozen, 0) < u.threshold)
-      AND (u.checked_at IS NULL OR u.next_eligible_at <= clock_timestamp()
-           OR u.checked_at < clock_timestamp() - make_interval(secs => $1))
+    WHERE u.enabled
+      AND ((u.blocked_reason IS NULL AND greatest(a.posted - a.held - a.frozen, 0) < u.threshold)
+           OR (u.blocked_reason IS NOT NULL
+               AND (u.checked_at IS NULL OR u.next_eligible_at <= clock_timestamp()
+                    OR u.checked_at < clock_timestamp() - make_interval(secs => $1))))
     ORDER BY u.checked_at NULLS FIRST LIMIT $2
 """
 
@@ -227,7 +230,7 @@ async def find_changed(account_ids: Iterable[int]) -> list[int]:
 
 
 async def find_due(*, interval_seconds: float, limit: int) -> list[int]:
-    """Return accounts to check without a change. Those that were checked longest ago come first."""
+    """Return accounts to check although no change was announced. Those that were checked longest ago come first."""
     return [record["account_id"] for record in await pools.fetch(_DUE, interval_seconds, limit)]
 
 

@@ -10,6 +10,7 @@ import pytest
 from app.auth.caller import Caller
 from app.engine.execution import OperationFailed
 from app.live import change_feed
+from app.live.change_notifier import NOTIFIER
 from app.pricing.rate_card_cache import RateCardCache
 from app.tasks import lifecycle, signals, stop_and_resume
 from app.tasks.rules import SignalKind, StopReason, TaskState
@@ -316,6 +317,8 @@ async def test_the_sweep_sends_signals_whose_notification_was_lost(
     await grant_credits("alice", 10)
     await grant_credits("bob", 5)
     task, other = await start_task("alice"), await start_task("bob")
+    await NOTIFIER.flush()
+    await asyncio.sleep(0.05)  # the notifications of the grants have arrived
     executor = api.subscribe(SERVICE, SIGNALS, owners=["alice", "bob"])
     waiting = asyncio.create_task(next_signal(executor))
     await asyncio.sleep(0.05)  # it has subscribed; there was no signal to send

@@ -11,7 +11,10 @@ import pytest
 from app.db import pools
 from app.db.isolated_sweeps import IsolatedSweep
 from app.errors import IdempotencyConflict, InvalidInput
-from app.ledger import accounts
+from app.ledger import accounts, posting
+from app.ledger.posting import Posting
+from app.ledger.rules import balance_changes
+from app.ledger.rules.account_state import Cause
 from app.live.change_feed import ChangeFeed
 from app.topups import queries, settlement
 from app.topups.auto_topup import configuration, worker
@@ -308,6 +311,18 @@ async def test_the_sweep_checks_accounts_that_were_missed_and_no_others(db: str)
     await move_back_in_time(account_id, minutes=2)
     assert await worker.sweep(SANDBOX, TERMS) == 1
     assert await find_due() == []
+
+
+async def test_the_sweep_finds_a_low_balance_whose_notification_was_lost(db: str) -> None:
+    account_id = await enable_auto_topup()
+    await grant_credits("alice", 500)
+    assert await buy_if_needed(account_id, SANDBOX, TERMS) == Skip(SkipReason.ABOVE_THRESHOLD)
+
+    async def spend(posting: Posting) -> None:
+        balance_changes.charge(posting.accounts[account_id], 450, Cause(actor="service:test"))
+
+    await posting.post([account_id], spend)
+    assert await find_due() == [account_id]
 
 
 async def test_a_change_of_a_low_balance_is_followed_by_one_purchase(db: str) -> None:
