@@ -315,6 +315,21 @@ class Unauthenticated(RequestError):
     code = "UNAUTHENTICATED"
 
 
+class RejectedCredential(Unauthenticated):
+    """A credential that is not accepted. All have the same message, which gives a guesser no information."""
+
+    def __init__(self, reason: str) -> None:
+        """`reason` is for the request log. It contains no part of the credential."""
+        super().__init__("The credential is not accepted: sign in again, or send a valid service key.")
+        self.reason = reason
+        self.is_revealed = False
+
+    def reveal_reason(self) -> None:
+        """Put the reason into the message."""
+        self.args = (f"The credential is not accepted: {self.reason}.",)
+        self.is_revealed = True
+
+
 class Forbidden(RequestError):
     """The caller does not have the permission that the operation requires."""
 

@@ -121,10 +121,15 @@ class Settings(BaseSettings):
     """Shared secret of an issuer that signs tokens with HS256, at least 32 bytes. It replaces JWKS_URL."""
     jwt_admin_role: str = "credits-admin"
     """Role that makes the caller an operator."""
+    jwt_audience_claim: str = "aud"
+    """Claim that contains the audience, for issuers whose tokens have no `aud`: a name or a dotted path."""
     jwt_roles_claim: str = "roles"
-    """Claim that contains the roles of a caller."""
+    """Claim that contains the roles of a caller: a name or a dotted path, such as realm_access.roles.
+
+    The claim may be a string, a list of strings, or an object whose keys are the roles.
+    """
     jwt_organisations_claim: str = "organisations"
-    """Claim that contains the organisations whose accounts a user may read."""
+    """Claim that contains the organisations whose accounts a user may read, in the same forms."""
     posting_connections: Annotated[int, Field(ge=1, le=16)] = 2
     """Database connections for charges, per process. Each account always uses the same one."""
     batch_limit: Annotated[int, Field(ge=1, le=1000)] = 256

@@ -11,7 +11,7 @@ from app.auth.jwks import KeySource, RemoteKeySet, SharedSecret, StaticKeys
 from app.auth.service_key_cache import OnRevoked, ServiceKeyCache
 from app.auth.service_keys import KEY_PREFIX
 from app.auth.tokens import TokenRequirements, TokenVerifier, utc_now
-from app.errors import Misconfigured, Unauthenticated
+from app.errors import Misconfigured, RejectedCredential
 from app.settings import Settings
 
 MIN_SECRET_BYTES: Final = 32
@@ -22,32 +22,45 @@ class Authenticator:
     """Authenticates requests. `build_authenticator` creates one per process."""
 
     def __init__(
-        self, tokens: TokenVerifier, service_keys: ServiceKeyCache, remote_keys: RemoteKeySet | None = None
+        self,
+        tokens: TokenVerifier,
+        service_keys: ServiceKeyCache,
+        remote_keys: RemoteKeySet | None = None,
+        *,
+        reveals_reasons: bool = False,
     ) -> None:
+        """`reveals_reasons` says whether the message for a rejected credential contains the reason."""
         self._tokens = tokens
         self._service_keys = service_keys
         self._remote_keys = remote_keys
+        self._reveals_reasons = reveals_reasons
 
     async def authenticate(self, authorization: str | None) -> Caller | None:
         """Return the caller of an Authorization header, or None if there is no header.
 
         On a WebSocket, `authorization` is the text with the same format in connection_init.
 
-        Raises: Unauthenticated: the credential is malformed or not accepted. Unavailable: no token can be verified
-        at the moment.
+        Raises: RejectedCredential; Unavailable: no token can be verified at the moment.
         """
         if authorization is None:
             return None
         scheme, _, credential = authorization.partition(" ")
         if scheme.lower() != "bearer":
-            raise Unauthenticated("Send 'Authorization: Bearer <token or service key>', or no Authorization header.")
+            credential = ""
         return await self.authenticate_credential(credential.strip(" "))
 
     async def authenticate_credential(self, credential: str) -> Caller:
         """Return the caller of a token or service key. It raises the errors of `authenticate`."""
-        if credential.startswith(KEY_PREFIX):
-            return await self._service_keys.verify(credential)
-        return await self._tokens.verify(credential)
+        try:
+            if not credential:
+                raise RejectedCredential("Authorization header without 'Bearer <token or service key>'")
+            if credential.startswith(KEY_PREFIX):
+                return await self._service_keys.verify(credential)
+            return await self._tokens.verify(credential)
+        except RejectedCredential as rejected:
+            if self._reveals_reasons:
+                rejected.reveal_reason()
+            raise
 
     def watch_revocation(self, caller: Caller | None, on_revoked: OnRevoked) -> Callable[[], None]:
         """Call `on_revoked` when the caller's service key is revoked. Return a function that stops watching.
@@ -79,7 +92,8 @@ def build_authenticator(settings: Settings, *, now: Callable[[], datetime] = utc
     keys = key_source(settings)
     remote_keys = keys if isinstance(keys, RemoteKeySet) else None
     tokens = TokenVerifier(keys, TokenRequirements.from_settings(settings), now=now)
-    return Authenticator(tokens, ServiceKeyCache(now=now), remote_keys)
+    is_development = settings.environment == "development"
+    return Authenticator(tokens, ServiceKeyCache(now=now), remote_keys, reveals_reasons=is_development)
 
 
 def key_source(settings: Settings) -> KeySource:

@@ -20,7 +20,7 @@ from app.auth.caller import Caller, CallerKind, Scope
 from app.auth.models import ServiceKey
 from app.auth.service_keys import KEY_PATTERN, hash_secret
 from app.auth.tokens import utc_now
-from app.errors import Unauthenticated
+from app.errors import RejectedCredential
 
 CACHE_SECONDS: Final = 4
 """How long a row is used without reading it again. Short enough that a revocation takes effect within 5 s."""
@@ -70,19 +70,21 @@ class ServiceKeyCache:
         self._watches: dict[str, asyncio.Task[None]] = {}
 
     async def verify(self, key: str) -> Caller:
-        """Return the service that has this key. Raises: Unauthenticated."""
+        """Return the service that has this key. Raises: RejectedCredential."""
         match = KEY_PATTERN.fullmatch(key)
         if match is None:
-            raise _not_accepted()
+            raise RejectedCredential("malformed service key")
         key_id, secret = match[1], bytes.fromhex(match[2])
         cached = self._find_cached(key_id) or await self._read_shared(key_id)
         # The secrets are compared even if the key does not exist, and in constant time. So response times reveal
         # nothing about the secret.
         is_same = hmac.compare_digest(hash_secret(secret), cached.secret_hash)
-        if cached.caller is None or not is_same:
-            raise _not_accepted()
+        if cached.caller is None:
+            raise RejectedCredential("unknown or revoked service key")
+        if not is_same:
+            raise RejectedCredential("service key with a wrong secret")
         if cached.caller.expires_at is not None and self._now() >= cached.caller.expires_at:
-            raise _not_accepted()
+            raise RejectedCredential("expired service key")
         self._record_use(key_id, cached)
         return cached.caller
 
@@ -185,7 +187,3 @@ async def _write_last_use(key_id: str, used_at: datetime) -> None:
         await ServiceKey.filter(is_due, id=key_id).update(last_used_at=used_at)
     except Exception:
         _log.warning("The last use of service key %s could not be recorded.", key_id, exc_info=True)
-
-
-def _not_accepted() -> Unauthenticated:
-    return Unauthenticated("The service key is unknown, expired or revoked: send a valid one.")

@@ -8,14 +8,16 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Self
 
 import jwt
+from jwt.exceptions import InvalidSubjectError
 
 from app.auth.caller import Caller, CallerKind, Scope
 from app.auth.jwks import KeySource
-from app.credits import check_key, is_key
-from app.errors import InvalidInput, Unauthenticated
+from app.credits import is_key
+from app.errors import RejectedCredential
 from app.settings import Settings
 
-REQUIRED_CLAIMS: Final = ("exp", "iat", "sub", "aud", "iss")
+REQUIRED_CLAIMS: Final = ("exp", "iat", "sub", "iss")
+"""The claim with the audience (JWT_AUDIENCE_CLAIM) is required too."""
 CLOCK_SKEW: Final = timedelta(seconds=5)
 """The clocks of issuer and server may differ by this time."""
 MAX_TOKEN_LENGTH: Final = 8192
@@ -30,11 +32,12 @@ def utc_now() -> datetime:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenRequirements:
-    """The values that a token must have, and the names of its claims with roles and organisations."""
+    """The values that a token must have, and the paths of its claims with audience, roles and organisations."""
 
     issuer: str
     audience: str
     admin_role: str
+    audience_claim: str = "aud"
     roles_claim: str = "roles"
     organisations_claim: str = "organisations"
 
@@ -44,6 +47,7 @@ class TokenRequirements:
             issuer=settings.jwt_issuer,
             audience=settings.jwt_audience,
             admin_role=settings.jwt_admin_role,
+            audience_claim=settings.jwt_audience_claim,
             roles_claim=settings.jwt_roles_claim,
             organisations_claim=settings.jwt_organisations_claim,
         )
@@ -75,9 +79,12 @@ class TokenVerifier:
         self._cache: OrderedDict[bytes, _CachedToken] = OrderedDict()
 
     async def verify(self, token: str) -> Caller:
-        """Return the user or operator of a token. Raises: Unauthenticated; Unavailable: no key set was fetched yet."""
+        """Return the user or operator of a token.
+
+        Raises: RejectedCredential; Unavailable: no key set was fetched yet.
+        """
         if len(token) > MAX_TOKEN_LENGTH or not token.isascii():
-            raise _not_accepted()
+            raise RejectedCredential("malformed token")
         digest = hashlib.sha256(token.encode()).digest()
         cached = self._cache.get(digest)
         if cached is None or self._now() - cached.verified_at >= TOKEN_CACHE_LIFETIME:
@@ -86,7 +93,7 @@ class TokenVerifier:
             cached = _CachedToken(caller, expires_at, verified_at)
         if self._now() >= cached.expires_at:
             self._cache.pop(digest, None)
-            raise _expired()
+            raise RejectedCredential("expired token")
         self._cache[digest] = cached
         self._cache.move_to_end(digest)
         if len(self._cache) > self._cache_size:
@@ -98,36 +105,45 @@ class TokenVerifier:
         try:
             key = await self._keys.find(jwt.get_unverified_header(token).get("kid"))
             if key is None:
-                raise _not_accepted()
+                raise RejectedCredential("unknown signing key")
             claims = jwt.decode(
                 token,
                 key.public_key,
                 algorithms=list(key.algorithms),
                 issuer=self._requirements.issuer,
-                audience=self._requirements.audience,
                 leeway=CLOCK_SKEW,
-                options={"require": list(REQUIRED_CLAIMS)},
+                options={"require": list(REQUIRED_CLAIMS), "verify_aud": False, "verify_jti": False},
             )
             expires_at = datetime.fromtimestamp(int(claims["exp"]), UTC)
             return _to_caller(claims, self._requirements, expires_at, key.key_id), expires_at + CLOCK_SKEW
-        except jwt.ExpiredSignatureError:
-            raise _expired() from None
-        except jwt.MissingRequiredClaimError as error:  # raised only after the signature was verified
-            raise Unauthenticated(
-                f"The token has no {error.claim!r} claim. It needs {', '.join(REQUIRED_CLAIMS)}."
-            ) from None
-        except (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError, OSError):
-            # The other errors are caused by deeply nested JSON, huge numbers and invalid times, in header or claims.
-            raise _not_accepted() from None
+        except jwt.MissingRequiredClaimError as error:
+            raise RejectedCredential(f"token without the claim {error.claim}") from None
+        except jwt.PyJWTError as error:
+            reason = next((reason for kind, reason in _REASONS.items() if isinstance(error, kind)), "malformed token")
+            raise RejectedCredential(reason) from None
+        except (ValueError, TypeError, OverflowError, RecursionError, OSError):
+            # The causes are deeply nested JSON, huge numbers and invalid times, in header or claims.
+            raise RejectedCredential("malformed token") from None
+
+
+_REASONS: Final[Mapping[type[jwt.PyJWTError], str]] = {
+    jwt.InvalidSignatureError: "bad signature",
+    jwt.InvalidAlgorithmError: "signature algorithm that does not fit the key",
+    jwt.ExpiredSignatureError: "expired token",
+    jwt.ImmatureSignatureError: "token that is not valid yet",
+    jwt.InvalidIssuerError: "wrong issuer (JWT_ISSUER)",
+    InvalidSubjectError: "invalid sub claim",
+}
 
 
 def _to_caller(
     claims: Mapping[str, Any], requirements: TokenRequirements, expires_at: datetime, key_id: str | None
 ) -> Caller:
-    try:
-        owner_id = check_key(claims["sub"], path="sub")
-    except InvalidInput as error:
-        raise Unauthenticated(f"The token is invalid: {error.message}.") from None
+    if requirements.audience not in _names(claims, requirements.audience_claim):
+        raise RejectedCredential("wrong audience (JWT_AUDIENCE)")
+    owner_id = str(claims["sub"])
+    if not is_key(owner_id):
+        raise RejectedCredential("sub claim that is not 1 to 255 visible characters")
     is_operator = requirements.admin_role in _names(claims, requirements.roles_claim)
     kind = CallerKind.OPERATOR if is_operator else CallerKind.USER
     return Caller(
@@ -142,22 +158,31 @@ def _to_caller(
     )
 
 
-def _names(claims: Mapping[str, Any], claim: str) -> frozenset[str]:
-    """Return the names in a claim, which is a list of strings, or a string with a single name."""
-    match claims.get(claim):
-        case None:
-            return frozenset()
+def _names(claims: Mapping[str, Any], path: str) -> frozenset[str]:
+    """Return the names in a claim: a string, the strings of a list, or the keys of an object.
+
+    Keys of an object whose value is false or null are left out. Anything else contains no names.
+    """
+    match _find_claim(claims, path):
         case str() as name:
             return frozenset({name})
-        case list() as names if all(isinstance(name, str) for name in names):
-            return frozenset(names)
+        case list() as names:
+            return frozenset(name for name in names if isinstance(name, str))
+        case dict() as names:
+            return frozenset(name for name, value in names.items() if value is not False and value is not None)
         case _:
-            raise Unauthenticated(f"The token is invalid: {claim!r} must be a list of strings.")
+            return frozenset()
 
 
-def _expired() -> Unauthenticated:
-    return Unauthenticated("The token has expired: sign in again and send the new one.")
+def _find_claim(claims: Mapping[str, Any], path: str) -> object:
+    """Return the claim at a dotted path, such as `realm_access.roles`. None if there is none.
 
-
-def _not_accepted() -> Unauthenticated:
-    return Unauthenticated("The token is not accepted: sign in again and send it as 'Authorization: Bearer <token>'.")
+    Names may contain dots, such as `https://app.example/roles`. The longest name that exists is used.
+    """
+    if path in claims:
+        return claims[path]
+    parts = path.split(".")
+    for length in range(len(parts) - 1, 0, -1):
+        if isinstance(outer := claims.get(".".join(parts[:length])), dict):
+            return _find_claim(outer, ".".join(parts[length:]))
+    return None

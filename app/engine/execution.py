@@ -196,17 +196,26 @@ class GraphQLEngine:
             if not is_logged_elsewhere:
                 self._log(context, operation, errors)
 
-    def log_refusal(self, context: RequestContext[Any], error: Mapping[str, Any]) -> None:
-        """Log a request that a transport has ended with this error."""
-        self._log(context, None, [error])
+    def log_refusal(self, context: RequestContext[Any], error: Mapping[str, Any], reason: str | None = None) -> None:
+        """Log a request that a transport has ended with this error.
 
-    def _log(self, context: RequestContext[Any], operation: PreparedOperation | None, errors: Errors | None) -> None:
+        `reason` says why its credential was rejected.
+        """
+        self._log(context, None, [error], reason)
+
+    def _log(
+        self,
+        context: RequestContext[Any],
+        operation: PreparedOperation | None,
+        errors: Errors | None,
+        reason: str | None = None,
+    ) -> None:
         log = self._request_log
         if log is None:
             return
         info = operation.info if operation is not None else None
         if errors or info is None or log.is_logged(charges=info.is_unlimited):
-            log.add(logged_request(context, info, errors))
+            log.add(logged_request(context, info, errors, reason))
 
     def _prepare_limited(self, request: GraphQLRequest, context: RequestContext[Any]) -> PreparedOperation:
         """Return the operation, and count it against the caller's rate. Raises: OperationFailed.

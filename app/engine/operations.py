@@ -50,12 +50,15 @@ def operation_info(operation: OperationDefinitionNode, unlimited_mutations: froz
 
 
 def logged_request(
-    context: RequestContext[Any], info: OperationInfo | None, errors: Sequence[Mapping[str, Any]] | None
+    context: RequestContext[Any],
+    info: OperationInfo | None,
+    errors: Sequence[Mapping[str, Any]] | None,
+    reason: str | None = None,
 ) -> LoggedRequest:
     """Return a line for the request log. It contains no text that a caller can choose freely.
 
     `info` is None if the request failed before its operation was known. `errors` are in the form in which they are
-    sent; the first one is logged.
+    sent; the first one is logged. `reason` says why a credential was rejected.
     """
     operation = info or _UNKNOWN_OPERATION
     outcome, reference = "ok", None
@@ -72,6 +75,7 @@ def logged_request(
         kind=operation.kind,
         name=operation.name,
         reference=reference,
+        reason=reason,
     )
 
 

@@ -37,6 +37,8 @@ class LoggedRequest(NamedTuple):
     """The name of the operation, or of its first field."""
     reference: str | None = None
     """The reference id of an internal error."""
+    reason: str | None = None
+    """Why the credential was rejected."""
 
 
 class RequestLog:
@@ -95,18 +97,20 @@ class RequestLog:
 
 def _format_json(timestamp: str, request: LoggedRequest) -> str:
     reference = f',"reference":"{request.reference}"' if request.reference is not None else ""
+    reason = f',"reason":"{request.reason}"' if request.reason is not None else ""
     return (
         f'{{"at":"{timestamp}","level":"info","event":"operation","transport":"{request.transport}",'
         f'"kind":"{request.kind}","operation":"{request.name}","caller":"{request.caller}",'
         f'"outcome":"{request.outcome}","ms":{round(request.seconds * 1000, 2)},'
-        f'"request":"{request.request_id}"{reference}}}\n'
+        f'"request":"{request.request_id}"{reference}{reason}}}\n'
     )
 
 
 def _format_text(timestamp: str, request: LoggedRequest) -> str:
     reference = f", reference {request.reference}" if request.reference is not None else ""
+    reason = f" ({request.reason})" if request.reason is not None else ""
     return (
-        f"{timestamp} {request.transport} {request.kind} {request.name} by {request.caller}: {request.outcome} "
+        f"{timestamp} {request.transport} {request.kind} {request.name} by {request.caller}: {request.outcome}{reason} "
         f"in {request.seconds * 1000:.2f} ms (request {request.request_id}{reference})\n"
     )
 

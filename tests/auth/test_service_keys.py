@@ -60,7 +60,7 @@ async def refused(cache: ServiceKeyCache, key: str) -> str:
     return str(error.value)
 
 
-NOT_ACCEPTED = "The service key is unknown, expired or revoked: send a valid one."
+NOT_ACCEPTED = "The credential is not accepted: sign in again, or send a valid service key."
 
 
 async def test_a_key_authenticates_a_service_with_its_scopes(db: None) -> None:

@@ -19,7 +19,20 @@ from tests.engine.transports.all_transports import connect
 
 pytestmark = pytest.mark.anyio
 
-FIELDS = {"at", "level", "event", "transport", "kind", "operation", "caller", "outcome", "ms", "request", "reference"}
+FIELDS = {
+    "at",
+    "level",
+    "event",
+    "transport",
+    "kind",
+    "operation",
+    "caller",
+    "outcome",
+    "ms",
+    "request",
+    "reference",
+    "reason",
+}
 INIT = {"type": "connection_init"}
 SUBSCRIBE = {"id": "1", "type": "subscribe", "payload": {"query": "subscription { forever }"}}
 LINE = LoggedRequest("http", "service", "abc", "ok", 0.00123, "mutation", "charge")
@@ -48,7 +61,7 @@ async def test_a_request_is_logged_as_one_line_with_these_fields() -> None:
     logged = LoggingEngine()
     await logged.engine.execute(GraphQLRequest("query Greet { hello }"), sample_schema.context(sample_schema.USER))
     [line] = logged.lines
-    assert line.keys() == FIELDS - {"reference"}
+    assert line.keys() == FIELDS - {"reference", "reason"}
     assert line | {"ms": 0, "request": ""} == {
         "at": "2026-01-01T00:00:00Z", "level": "info", "event": "operation", "transport": "http", "kind": "query",
         "operation": "Greet", "caller": "user", "outcome": "ok", "ms": 0, "request": "",
@@ -127,14 +140,44 @@ REFUSED_CONNECTIONS: dict[str, tuple[dict[str, Any], list[Any], str]] = {
 }
 
 
+REJECTIONS = {"a bad token": "malformed token", "a bad service key": "malformed service key"}
+
+
 @pytest.mark.parametrize("case", REFUSED_CONNECTIONS)
 async def test_a_refused_websocket_is_logged(case: str) -> None:
     handshake, messages, outcome = REFUSED_CONNECTIONS[case]
     logged = LoggingEngine()
     await run_until_closed(logged.engine, messages, **handshake)
     [line] = [line for line in logged.lines if line["kind"] == "request"]
-    assert line.keys() == FIELDS - {"reference"}
+    assert line.keys() - {"reason"} == FIELDS - {"reference", "reason"}
     assert (line["transport"], line["caller"], line["outcome"]) == ("websocket", "anonymous", outcome)
+    assert line.get("reason") == REJECTIONS.get(case)
+
+
+@pytest.mark.parametrize(
+    ("authorization", "reason"),
+    [
+        (b"Bearer nonsense", "malformed token"),
+        (b"Bearer ck_nonsense", "malformed service key"),
+        (b"Basic YTpi", "Authorization header without 'Bearer <token or service key>'"),
+    ],
+)
+async def test_a_rejected_credential_is_logged_with_its_reason(authorization: bytes, reason: str) -> None:
+    logged = LoggingEngine()
+    server = GraphQLOverHTTP(logged.engine, sample_schema.authenticator, sample_schema.state, graphiql=False)
+    headers = [(b"content-type", b"application/json"), (b"authorization", authorization)]
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b'{"query": "{ hello }"}', "more_body": False}
+
+    await server({"type": "http", "method": "POST", "headers": headers}, receive, send)
+    [line] = logged.lines
+    assert (sent[0]["status"], line["outcome"], line["reason"]) == (401, "UNAUTHENTICATED", reason)
+    assert reason.encode() not in sent[1]["body"]
 
 
 async def test_a_websocket_that_closes_because_its_token_expired_is_not_logged() -> None:

@@ -24,7 +24,7 @@ from app.engine.errors import DATABASE_UNAVAILABLE, ErrorCode, format_error, mas
 from app.engine.execution import GraphQLEngine, GraphQLRequest, GraphQLResponse, Prepared, operation_type
 from app.engine.transports import request_parsing, sse
 from app.engine.transports.content_negotiation import GRAPHQL_JSON, HTML, JSON, Accepted, negotiate
-from app.errors import RateLimited, RequestError, Unauthenticated, Unavailable
+from app.errors import RateLimited, RejectedCredential, RequestError, Unavailable
 from app.server.security_headers import SECURITY_HEADERS
 
 READ_METHODS: Final = frozenset({"GET", "HEAD"})
@@ -43,9 +43,13 @@ log = logging.getLogger(__name__)
 class _Refused(Exception):
     """The response has this status and one error. No operation runs."""
 
-    def __init__(self, status: int, message: str, code: str, *headers: tuple[bytes, bytes]) -> None:
+    def __init__(
+        self, status: int, message: str, code: str, *headers: tuple[bytes, bytes], reason: str | None = None
+    ) -> None:
+        """`reason` is for the request log."""
         super().__init__(message)
         self.status = status
+        self.reason = reason
         self.error = format_error(message, code)
         self.headers = headers
 
@@ -117,7 +121,7 @@ class GraphQLOverHTTP:
             refused = self._record_failure(refused, request, context)
             status, more_headers = refused.status, refused.headers
             payload = orjson.dumps({"errors": [refused.error]})
-            self._engine.log_refusal(context, refused.error)
+            self._engine.log_refusal(context, refused.error, refused.reason)
         except request_parsing.ClientDisconnected:
             self._engine.log_refusal(context, format_error("The client disconnected.", CLIENT_DISCONNECTED))
             return
@@ -174,8 +178,8 @@ class GraphQLOverHTTP:
     async def _authenticate(self, authorization: str | None) -> Caller | None:
         try:
             return await self._authenticator.authenticate(authorization)
-        except Unauthenticated as error:
-            raise _Refused(401, str(error), error.code, (b"www-authenticate", b"Bearer")) from None
+        except RejectedCredential as error:
+            raise _Refused(401, str(error), error.code, (b"www-authenticate", b"Bearer"), reason=error.reason) from None
         except RequestError as error:
             raise _Refused(503, str(error), error.code, _retry_after(1)) from None
         except Exception as error:

@@ -28,7 +28,7 @@ from app.engine.execution import GraphQLEngine, GraphQLRequest, OperationFailed
 from app.engine.limits.rate_limiter import TokenBuckets
 from app.engine.transports import connection_limits, request_parsing
 from app.engine.transports.connection_limits import ConnectionLimits
-from app.errors import RateLimited, RequestError, Unauthenticated
+from app.errors import RateLimited, RejectedCredential, RequestError
 
 PROTOCOL: Final = "graphql-transport-ws"
 EXPIRED: Final = "Forbidden: the token has expired"
@@ -49,10 +49,12 @@ log = logging.getLogger(__name__)
 class _Closed(Exception):
     """The server closes the connection with this code and reason."""
 
-    def __init__(self, code: int, reason: str) -> None:
+    def __init__(self, code: int, reason: str, *, logged_reason: str | None = None) -> None:
+        """`logged_reason` is for the request log."""
         super().__init__(code, reason)
         self.code = code
         self.reason = reason
+        self.logged_reason = logged_reason
 
     def as_error(self) -> dict[str, Any]:
         """Return the error for the request log."""
@@ -147,7 +149,7 @@ class _Connection:
             except _Closed as closed:
                 if closed.reason != EXPIRED:  # the normal end of a long connection is not logged as a refusal
                     self._handshake_context.caller = self._caller
-                    self._engine.log_refusal(self._handshake_context, closed.as_error())
+                    self._engine.log_refusal(self._handshake_context, closed.as_error(), closed.logged_reason)
                 await self._close(closed)
             except OSError:
                 pass  # the client disconnected while a response was sent
@@ -213,8 +215,8 @@ class _Connection:
             raise _Closed(4400, "Invalid connection_init payload")
         try:
             self._caller = await self._authenticate(payload or {})
-        except Unauthenticated:
-            raise self._rejected_credential() from None
+        except RejectedCredential as rejected:
+            raise self._reject_credential(rejected) from None
         except RequestError as error:
             raise _Closed(1013, str(error)[:MAX_REASON_LENGTH]) from None
         self._is_acknowledged = True
@@ -226,7 +228,7 @@ class _Connection:
         await self._send({"type": "connection_ack"})
 
     async def _authenticate(self, payload: Mapping[str, object]) -> Caller | None:
-        """Raises: Unauthenticated, Unavailable."""
+        """Raises: RejectedCredential, Unavailable."""
         values = {name.lower(): value for name, value in payload.items() if value is not None}
         match values.get("authorization"), values.get("token"):
             case None, None:
@@ -235,9 +237,9 @@ class _Connection:
                 return await self._server.authenticator.authenticate(authorization)
             case None, str(token):
                 return await self._server.authenticator.authenticate_credential(token)
-        raise Unauthenticated("authorization and token must be strings")
+        raise RejectedCredential("authorization and token in connection_init must be strings")
 
-    def _rejected_credential(self) -> _Closed:
+    def _reject_credential(self, rejected: RejectedCredential) -> _Closed:
         """Count the rejection against the rate of the client address, and return how to close the connection.
 
         If there were too many, the close code means that the client may retry later.
@@ -246,7 +248,8 @@ class _Connection:
             self._engine.record_failure(self._context())
         except RateLimited as error:
             return _Closed(1013, str(error))
-        return _Closed(4403, "Forbidden")
+        text = f"Forbidden: {rejected.reason}"[:MAX_REASON_LENGTH] if rejected.is_revealed else "Forbidden"
+        return _Closed(4403, text, logged_reason=rejected.reason)
 
     def _context(self) -> RequestContext[Any]:
         return RequestContext(
