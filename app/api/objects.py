@@ -5,6 +5,8 @@ from dataclasses import fields
 from functools import cache
 from typing import Any, Final, TypeVar, overload
 
+from app.db.failures import PartialFailure
+
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 D = TypeVar("D")
@@ -37,11 +39,25 @@ def batched(
 def batched(read: Callable[[list[K]], Awaitable[Mapping[K, V]]], default: Any = _REQUIRED) -> Any:
     """Make a batch function for `Context.data_loader` from `read`, which returns a mapping by key.
 
-    A key that is not in the mapping gives `default`. Without a default, it is an error.
+    A key that is not in the mapping gives `default`. Without a default, it is an error. If `read` raises
+    PartialFailure, the keys of the accounts that failed give an exception, and the others are read again. A key is an
+    account id or begins with one.
     """
 
     async def load(keys: list[K]) -> list[Any]:
-        found = await read(keys)
-        return [found[key] if default is _REQUIRED else found.get(key, default) for key in keys]
+        failed: Mapping[int, Exception] = {}
+        try:
+            found = await read(keys)
+        except PartialFailure as failure:
+            failed = failure.by_account
+            found = await read([key for key in keys if _account_of(key) not in failed])
+        return [
+            failed.get(_account_of(key)) or (found[key] if default is _REQUIRED else found.get(key, default))
+            for key in keys
+        ]
 
     return load
+
+
+def _account_of(key: Any) -> Any:
+    return key[0] if isinstance(key, tuple) else key

@@ -3,7 +3,7 @@
 import asyncio
 import errno
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, TypeVar
 
 import asyncpg
@@ -19,6 +19,17 @@ CONNECTION_FAILURE_SQLSTATES: Final = frozenset({"57P01", "57P02", "57P03", "533
 
 _FILE_ERRNOS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO})
 """Errors of a write to a file. Python does not add the file's name to them."""
+
+
+class PartialFailure(Exception):
+    """A read of many accounts failed for some of them. The others can be read without these.
+
+    `by_account` contains the failure of each account that failed.
+    """
+
+    def __init__(self, by_account: Mapping[int, Exception]) -> None:
+        super().__init__(f"accounts {', '.join(map(str, by_account))} failed")
+        self.by_account = by_account
 
 
 def sqlstate(failure: BaseException | None) -> str | None:

@@ -11,10 +11,11 @@ succeed. If a caller is cancelled, the other callers are not affected.
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
+from app.db.failures import PartialFailure
 from app.errors import Overloaded
 
 Item = TypeVar("Item")
@@ -149,7 +150,8 @@ class BatchedReads(Generic[Item, Result]):
     """Combines the reads of many callers. `read` receives each key once and returns what it found by key.
 
     The result of a missing key is None. Callers that ask during a read share the next one, so each receives values that
-    were read after it asked. The other arguments are those of `GroupCommit`.
+    were read after it asked. If `read` raises PartialFailure, the keys are account ids: only the callers of the
+    accounts that failed receive an exception. The other arguments are those of `GroupCommit`.
     """
 
     def __init__(
@@ -162,7 +164,7 @@ class BatchedReads(Generic[Item, Result]):
         loop_turns: int = 0,
     ) -> None:
         self._read = read
-        self._group: GroupCommit[Item, Result | None] = GroupCommit(
+        self._group: GroupCommit[Item, Result | Exception | None] = GroupCommit(
             self._read_each_once,
             batch_limit=batch_limit,
             queue_limit=queue_limit,
@@ -172,12 +174,21 @@ class BatchedReads(Generic[Item, Result]):
 
     async def get(self, key: Item) -> Result | None:
         """Return the value of a key, or None. Raises: Overloaded; the failure that reading this key causes."""
-        return await self._group.submit(0, key)
+        result = await self._group.submit(0, key)
+        if isinstance(result, Exception):
+            raise result
+        return result
 
     async def close(self) -> None:
         """Wait until all reads are done."""
         await self._group.close()
 
-    async def _read_each_once(self, keys: Sequence[Item]) -> list[Result | None]:
-        found = await self._read(list(dict.fromkeys(keys)))
-        return [found.get(key) for key in keys]
+    async def _read_each_once(self, keys: Sequence[Item]) -> list[Result | Exception | None]:
+        wanted = list(dict.fromkeys(keys))
+        failed: Mapping[Any, Exception] = {}
+        try:
+            found = await self._read(wanted)
+        except PartialFailure as failure:
+            failed = failure.by_account
+            found = await self._read([key for key in wanted if key not in failed])
+        return [failed.get(key) or found.get(key) for key in keys]

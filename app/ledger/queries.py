@@ -1,5 +1,6 @@
 """Reads balances, entries, grants and holds. Changes that are due by time are applied before a read."""
 
+import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -7,7 +8,7 @@ from typing import Any, Final
 
 from tortoise.expressions import F
 
-from app.db import pools
+from app.db import failures, pools
 from app.db.pools import Connection
 from app.db.tables import key_columns
 from app.ledger import models, posting
@@ -16,6 +17,9 @@ from app.ledger.rules.account_state import AccountBalance, EntryKind, GrantState
 
 AccountKey = tuple[int, int]
 """An account id, with the number of a grant or hold or the seq of an entry."""
+
+_CONCURRENT_DUE_CHANGES: Final = 4
+"""How many accounts of one read write their due changes at the same time."""
 
 _BALANCES: Final = """
     SELECT id, owner_id, version, posted, held, frozen, owed, low_balance_threshold, clock_timestamp() AS as_of,
@@ -82,10 +86,13 @@ class NextExpiry:
 
 
 async def get_balances(account_ids: Sequence[int]) -> dict[int, AccountBalance]:
-    """Return the current balances of the accounts. This takes one statement, and a posting only if a change is due."""
+    """Return the current balances of the accounts. This takes one statement, and a posting only if a change is due.
+
+    Raises: PartialFailure: the due changes of some accounts could not be written.
+    """
     records = await pools.fetch(_BALANCES, list(account_ids))
     if due := [record["id"] for record in records if record["is_due"]]:
-        await posting.apply_due_changes(due)
+        await apply_due_changes_of_each(due)
         records = await pools.fetch(_BALANCES, list(account_ids))
     return {record["id"]: _balance(record) for record in records}
 
@@ -99,11 +106,36 @@ async def empty_balance(owner_id: str) -> AccountBalance:
 
 
 async def ensure_due_changes_applied(account_ids: Iterable[int]) -> bool:
-    """Apply due changes before other rows of these accounts are read. Returns: whether there were any."""
+    """Apply due changes before other rows of these accounts are read. Returns: whether there were any.
+
+    Raises: PartialFailure: the due changes of some accounts could not be written.
+    """
     records = await pools.fetch(_DUE, list(dict.fromkeys(account_ids)))
     if records:
-        await posting.apply_due_changes(record["id"] for record in records)
+        await apply_due_changes_of_each([record["id"] for record in records])
     return bool(records)
+
+
+async def apply_due_changes_of_each(account_ids: Sequence[int]) -> None:
+    """Apply the due changes of each account in its own transaction, so that one that fails or is locked stops no other.
+
+    Raises: PartialFailure: some of the accounts failed.
+    """
+    failed: dict[int, Exception] = {}
+    limit = asyncio.Semaphore(_CONCURRENT_DUE_CHANGES)
+
+    async def apply(account_id: int) -> None:
+        async with limit:
+            try:
+                await posting.apply_due_changes([account_id])
+            except Exception as failure:
+                if failures.is_connection_failure(failure):
+                    raise
+                failed[account_id] = failure
+
+    await asyncio.gather(*(apply(account_id) for account_id in account_ids))
+    if failed:
+        raise failures.PartialFailure(failed) from next(iter(failed.values()))
 
 
 async def get_entries(

@@ -107,11 +107,19 @@ class LatestStates(Generic[State]):
     async def _publish(self, accounts: list[int], subscriptions: Mapping[int, list[StateSubscription[State]]]) -> None:
         """Read and publish the states of `accounts`.
 
-        A read that fails is split in halves until the account that causes the failure is alone. The others are
-        published. If the database cannot be reached, no account is the cause, and all subscriptions fail.
+        If the exception (PartialFailure) says which accounts failed, the others are read again. Any other read that
+        fails is split in halves until the account that causes the failure is alone. If the database cannot be reached,
+        no account is the cause, and all subscriptions fail.
         """
         try:
             states = await self._read(accounts)
+        except failures.PartialFailure as failure:
+            for account_id, reason in failure.by_account.items():
+                for subscription in subscriptions[account_id]:
+                    subscription.fail(reason)
+            if others := [one for one in accounts if one not in failure.by_account]:
+                await self._publish(others, subscriptions)
+            return
         except Exception as failure:
             if len(accounts) == 1 or failures.is_connection_failure(failure):
                 for account_id in accounts:

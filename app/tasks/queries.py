@@ -3,7 +3,7 @@
 A read for many keys is one statement, so a page of 50 tasks with their costs takes a constant number of statements.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -13,11 +13,11 @@ from tortoise.expressions import Q
 
 from app.credits import MAX_CREDITS
 from app.db import pools
+from app.db.failures import PartialFailure
 from app.db.tables import key_columns
 from app.instants import MAX_INSTANT, MIN_INSTANT
-from app.ledger import posting
 from app.ledger.owner_scope import OwnerScope, restrict_to_scope
-from app.ledger.queries import ensure_due_changes_applied
+from app.ledger.queries import apply_due_changes_of_each, ensure_due_changes_applied
 from app.tasks import models
 from app.tasks.rows import BLOCK_RUNS, SKIPPED_STARTS, TASKS, AccountScopedId
 from app.tasks.rules import BlockRunState, SkippedStartState, TaskState, TaskStatus
@@ -146,18 +146,33 @@ _SKIPPED_STARTS: Final = f"""
 """  # noqa: S608  our own constant
 
 
-async def find_tasks(task_ids: Iterable[str], *, owner_ids: OwnerScope) -> dict[str, OwnedTask]:
+async def find_task(task_id: str, *, owner_ids: OwnerScope) -> OwnedTask | None:
+    """Return one task, as `find_tasks` does."""
+    found = (await find_tasks([task_id], owner_ids=owner_ids)).get(task_id)
+    if isinstance(found, Exception):
+        raise found
+    return found
+
+
+async def find_tasks(task_ids: Iterable[str], *, owner_ids: OwnerScope) -> dict[str, OwnedTask | Exception]:
     """Apply due changes, and return the tasks that exist in accounts of the scope, by task id.
 
     A task of another owner is not found, by the same statement as a task that does not exist. So neither the response
-    nor its duration distinguishes them.
+    nor its duration distinguishes them. A task whose account has due changes that cannot be written is an exception.
     """
     parameters = (list(dict.fromkeys(task_ids)), None if owner_ids is None else list(owner_ids))
     records = await pools.fetch(_FIND_TASKS, *parameters)
+    failed: Mapping[int, Exception] = {}
     if due := {record["account_id"] for record in records if record["is_due"]}:
-        await posting.apply_due_changes(due)
+        try:
+            await apply_due_changes_of_each(sorted(due))
+        except PartialFailure as failure:
+            failed = failure.by_account
         records = await pools.fetch(_FIND_TASKS, *parameters)
-    return {record["task_id"]: OwnedTask(TASKS.read(record), record["owner_id"]) for record in records}
+    return {
+        record["task_id"]: failed.get(record["account_id"]) or OwnedTask(TASKS.read(record), record["owner_id"])
+        for record in records
+    }
 
 
 async def find_block_run(account_id: int, block_run_id: str, *, owner_ids: OwnerScope) -> BlockRunState | None:

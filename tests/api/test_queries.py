@@ -2,11 +2,13 @@
 
 import pytest
 
+from app.api.objects import batched
 from app.db import pools
+from app.ledger.queries import get_held_by_task
 from app.pricing.rate_card_cache import RateCardCache
 from app.tasks.charging import charge_many
 from tests.api.conftest import ALICE, BOB, OPERATOR, READER, SERVICE, Api
-from tests.factories import block_run_request, grant_credits, start_task, unique_id
+from tests.factories import block_run_request, grant_credits, seconds_from_now, start_task, unique_id, wait_until
 
 pytestmark = pytest.mark.anyio
 
@@ -187,3 +189,46 @@ async def test_an_estimate_reports_the_first_unaffordable_line(api: Api) -> None
         "PRICE_NOT_FOUND",
         "Rate card 1 has no price for block 'UnknownBlock'. The block is not in the rate card.",
     )
+
+
+async def test_an_account_whose_due_changes_cannot_be_written_fails_alone_on_a_page_of_several(api: Api) -> None:
+    tasks = []
+    for owner in ("alice", "bob", "carol"):
+        await grant_credits(owner, 10, expires_at=await seconds_from_now(1))
+        await grant_credits(owner, 5)
+        tasks.append(await start_task(owner))
+    await pools.fetch("UPDATE account SET seq = 0 WHERE owner_id = 'bob'")  # so its next entry exists already
+    await wait_until(await seconds_from_now(1))
+
+    for _ in range(2):  # the second time, only the failing account is still due
+        response = await api.execute(
+            READER,
+            """query($ids: [ID!]!) { tasks(taskIds: $ids) { ownerId cost { held childrenTotal } }
+                alice: account(ownerId: "alice") { balance { posted } }
+                bob: account(ownerId: "bob") { balance { posted } }
+                carol: account(ownerId: "carol") { balance { posted } } }""",
+            ids=[task.task_id for task in tasks],
+        )
+
+        assert sorted(tuple(error["path"]) for error in response["errors"]) == [("bob",), ("tasks", 1)]
+        data = response["data"]
+        assert [task and task["ownerId"] for task in data["tasks"]] == ["alice", None, "carol"]
+        assert (data["alice"], data["bob"], data["carol"]) == (
+            {"balance": {"posted": 5}}, None, {"balance": {"posted": 5}},
+        )  # fmt: skip
+
+
+async def test_nested_reads_of_several_accounts_fail_for_one_account_alone(api: Api) -> None:
+    tasks = []
+    for owner in ("alice", "bob"):
+        await grant_credits(owner, 10)
+        tasks.append(await start_task(owner, budget=4))
+    ids = [task.key for task in tasks]
+    await pools.fetch("UPDATE account SET seq = 0, next_change_at = now() WHERE owner_id = 'bob'")
+    await pools.fetch("UPDATE credit_grant SET expires_at = now() WHERE account_id = $1", tasks[1].account_id)
+
+    read = batched(get_held_by_task)
+    held, failure = await read(ids)
+
+    assert held == 4
+    assert isinstance(failure, Exception)

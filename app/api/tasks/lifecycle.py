@@ -206,7 +206,7 @@ class LifecycleMutations:
 async def _find_owner(context: Context, input: FinishTaskInput | ResumeTaskInput | CancelTaskInput) -> str:
     """Find the owner of a task. Raises: BadRequest; TaskNotFound: it does not exist or the caller may not read it."""
     check_input_ids(input, "task_id")
-    found = await queries.find_tasks([input.task_id], owner_ids=readable_owners(context.authenticated_caller))
-    if input.task_id not in found:
+    found = await queries.find_task(input.task_id, owner_ids=readable_owners(context.authenticated_caller))
+    if found is None:
         raise TaskNotFound(task_id=input.task_id)
-    return found[input.task_id].owner_id
+    return found.owner_id

@@ -1,7 +1,6 @@
 """Queries for tasks, and reading tasks, their costs, block runs, holds and entries by node id."""
 
-from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import strawberry
 
@@ -29,7 +28,7 @@ class TaskQueries:
     )
     async def task(self, info: ResolverInfo, task_id: TaskId) -> Task | None:
         check_ids(taskId=task_id)
-        return (await _find(info.context, [task_id]))[0]
+        return await _find(info.context, task_id)
 
     @declare.query(
         needs=Permission.AUTHENTICATED,
@@ -39,12 +38,18 @@ class TaskQueries:
     async def tasks(self, info: ResolverInfo, task_ids: TaskIds) -> list[Task | None]:
         check_list_length(task_ids, name="taskIds", limit=MAX_PAGE)
         check_ids(**{f"taskIds.{position}": task_id for position, task_id in enumerate(task_ids)})
-        return await _find(info.context, task_ids)
+        found = await queries.find_tasks(task_ids, owner_ids=readable_owners(info.context.authenticated_caller))
+        # An exception in the list is the error of its item.
+        tasks: list[Any] = [
+            to_task(one.task, one.owner_id) if isinstance(one, queries.OwnedTask) else one
+            for one in map(found.get, task_ids)
+        ]
+        return tasks
 
 
 @global_ids.node_fetcher("Task", LONG, KEY)
 async def fetch_task(context: Context, account_id: int, task_id: str) -> Task | None:
-    found = (await _find(context, [task_id]))[0]
+    found = await _find(context, task_id)
     return found if found and found.state.account_id == account_id else None
 
 
@@ -74,6 +79,6 @@ async def fetch_entry(context: Context, account_id: int, seq: int) -> Entry | No
     return to_entry(entry) if entry else None
 
 
-async def _find(context: Context, task_ids: Sequence[str]) -> list[Task | None]:
-    found = await queries.find_tasks(task_ids, owner_ids=readable_owners(context.authenticated_caller))
-    return [to_task(owned.task, owned.owner_id) if (owned := found.get(task_id)) else None for task_id in task_ids]
+async def _find(context: Context, task_id: str) -> Task | None:
+    found = await queries.find_task(task_id, owner_ids=readable_owners(context.authenticated_caller))
+    return to_task(found.task, found.owner_id) if found is not None else None

@@ -56,8 +56,7 @@ class TaskSubscription:
         owner_ids = readable_owners(info.context.authenticated_caller)
 
         async def find() -> queries.OwnedTask | None:
-            found = await retry_until_available(lambda: queries.find_tasks([task_id], owner_ids=owner_ids))
-            return found.get(task_id)
+            return await retry_until_available(lambda: queries.find_task(task_id, owner_ids=owner_ids))
 
         if (owned := await find()) is None:
             return
