@@ -8,12 +8,11 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
-import asyncpg
 import click
 import uvloop
 from rich.console import Console
 
-from app.db import pools
+from app.db import database_url
 from app.settings import get_settings
 from bench import charges, environment, growth, live, report
 from bench.charges import Contenders, LedgerCheck, Measurement, MeasurementFailed
@@ -207,7 +206,7 @@ async def _postgresql_settings(contenders: Contenders) -> dict[str, str]:
     url = next(iter(contenders.urls.values()), None)
     if url is None:
         return {}
-    connection = await asyncpg.connect(**pools.connection_arguments(url))
+    connection = await database_url.connect(url)
     try:
         return {name: await connection.fetchval("SELECT current_setting($1)", name) for name in POSTGRESQL_SETTINGS}
     finally:

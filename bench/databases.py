@@ -6,11 +6,10 @@ from contextlib import asynccontextmanager
 from typing import Any, Final
 from urllib.parse import urlsplit, urlunsplit
 
-import asyncpg
 import httpx
 
 from app.auth import service_keys
-from app.db import migrations, pools
+from app.db import database_url, migrations, pools
 from app.ledger import accounts, grants, posting
 from app.ledger.grants import GrantRequest
 from app.ledger.posting import Posting
@@ -43,7 +42,7 @@ class FillFailed(Exception):
 
 
 async def execute(url: str, sql: str) -> None:
-    connection = await asyncpg.connect(**pools.connection_arguments(url))
+    connection = await database_url.connect(url)
     try:
         await connection.execute(sql)
     finally:
@@ -51,7 +50,7 @@ async def execute(url: str, sql: str) -> None:
 
 
 async def fetch_number(url: str, sql: str) -> int:
-    connection = await asyncpg.connect(**pools.connection_arguments(url))
+    connection = await database_url.connect(url)
     try:
         return int(await connection.fetchval(sql))
     finally:

@@ -11,6 +11,7 @@ from tortoise.connection import get_connection
 from tortoise.exceptions import ConfigurationError
 
 from app.db import pools
+from app.db.database_url import connection_arguments
 from app.pricing import publishing
 
 EMPTY_TABLES_SQL: Final = """
@@ -42,7 +43,7 @@ class OpenPools:
 
     async def empty_tables(self) -> None:
         if self._admin is None or self._admin.is_closed():
-            self._admin = await asyncpg.connect(**pools.connection_arguments(self.url))
+            self._admin = await asyncpg.connect(**connection_arguments(self.url))
         await self._admin.execute(EMPTY_TABLES_SQL)
 
     async def open(self) -> None:
@@ -73,7 +74,7 @@ def _is_idle(client: Any) -> bool:
 
 async def execute(url: str, *statements: str) -> None:
     """Execute statements on a connection of their own."""
-    connection = await asyncpg.connect(**pools.connection_arguments(url))
+    connection = await asyncpg.connect(**connection_arguments(url))
     try:
         for statement in statements:
             await connection.execute(statement)

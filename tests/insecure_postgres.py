@@ -11,7 +11,8 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from app.db import embedded_postgres, pools
+from app.db import embedded_postgres
+from app.db.database_url import connection_arguments
 
 SETTINGS = {
     "fsync": "off",
@@ -51,7 +52,7 @@ def misconfigured_postgres(place: Path, patch: pytest.MonkeyPatch) -> Iterator[M
 
 
 async def execute(url: str, sql: str) -> None:
-    connection = await asyncpg.connect(**pools.connection_arguments(url))
+    connection = await asyncpg.connect(**connection_arguments(url))
     try:
         await connection.execute(sql)
     finally:

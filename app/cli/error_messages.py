@@ -5,7 +5,6 @@ A command that fails with any other exception prints the traceback.
 
 from typing import Final
 
-import asyncpg
 from pydantic import ValidationError
 
 from app.db.embedded_postgres import EmbeddedPostgresError
@@ -23,8 +22,6 @@ def message_for(error: Exception) -> str | None:
             return str(error)
         case ValidationError():
             return "\n".join(settings_errors(error))
-        case asyncpg.InvalidAuthorizationSpecificationError() | asyncpg.InvalidCatalogNameError():
-            return f"The database refuses the connection: {error}. Check user, password and name in DATABASE_URL."
         case _ if sqlstate(error) == INSUFFICIENT_PRIVILEGE:
             return (
                 f"The database role lacks a privilege: {error}. `python -m app migrate` with MIGRATION_DATABASE_URL "

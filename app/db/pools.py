@@ -9,12 +9,13 @@ planner settings make the set statements use their indexes whatever the statisti
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final, Protocol
-from urllib.parse import parse_qsl, unquote, urlsplit
 
 import asyncpg
 from tortoise import Tortoise
 from tortoise.connection import get_connection
 
+from app.db import database_url
+from app.errors import Misconfigured
 from app.settings import Settings, get_settings
 
 
@@ -48,45 +49,29 @@ POSTING_PLANNER: Final = {
 }
 
 
-def connection_arguments(url: str) -> dict[str, Any]:
-    """Return the parts of a postgresql:// URL as arguments of asyncpg.connect.
-
-    `?host=` is the directory of a unix socket.
-    Raises: ValueError.
-    """
-    parts = urlsplit(url)
-    if parts.scheme not in {"postgres", "postgresql"}:
-        raise ValueError(
-            "DATABASE_URL must begin with postgresql:// (for example postgresql://user:password@host/name)"
-        )
-    query = dict(parse_qsl(parts.query))
-    arguments: dict[str, Any] = {
-        "host": query.pop("host", None) or parts.hostname or "localhost",
-        "port": int(query.pop("port", None) or parts.port or 5432),
-        "user": unquote(parts.username) if parts.username else query.pop("user", None),
-        "password": unquote(parts.password) if parts.password else query.pop("password", None),
-        "database": unquote(parts.path.lstrip("/")) or "postgres",
-    }
-    if sslmode := query.pop("sslmode", None):
-        arguments["ssl"] = sslmode
-    return arguments
+_NO_LOGIN: Final = {"host": None, "user": None, "password": None, "database": None}
+"""Arguments that Tortoise expects. `database_url.connect`, which opens the connections, takes them from the URL."""
+_LOGIN: Final = frozenset({*_NO_LOGIN, "port"})
 
 
 def tortoise_config(url: str, *, read_connections: int = 5, posting_connections: int = 2) -> dict[str, Any]:
     """Return Tortoise's configuration for the database at `url`."""
 
+    async def open_connection(_dsn: None = None, **arguments: Any) -> asyncpg.Connection:
+        return await database_url.connect(url, **{name: arguments[name] for name in arguments.keys() - _LOGIN})
+
+    name = database_url.parse(url).application_name or "credits"
+
     def pool(size: int, **more: Any) -> dict[str, Any]:
-        return {
-            "engine": "tortoise.backends.asyncpg",
-            "credentials": connection_arguments(url) | {"minsize": 1, "maxsize": size, "reset": _keep_session} | more,
-        }
+        common = {"minsize": 1, "maxsize": size, "reset": _keep_session, "connect": open_connection}
+        return {"engine": "tortoise.backends.asyncpg", "credentials": _NO_LOGIN | common | more}
 
     return {
         "connections": {
-            "default": pool(read_connections, server_settings={"application_name": "credits"}),
+            "default": pool(read_connections, server_settings={"application_name": name}),
             "posting": pool(
                 posting_connections,
-                server_settings={"application_name": "credits-posting", **POSTING_PLANNER},
+                server_settings={"application_name": f"{name}-posting", **POSTING_PLANNER},
                 max_cached_statement_lifetime=0,
             ),
         },
@@ -104,7 +89,11 @@ async def _keep_session(connection: object) -> None:
 
 
 async def connect(url: str, *, read_connections: int | None = None, posting_connections: int | None = None) -> None:
-    """Open the pools. Raises: OSError, asyncpg.PostgresError: the database does not answer."""
+    """Open the pools.
+
+    Raises: Misconfigured: the URL is wrong, or its database cannot be used; OSError, asyncpg.PostgresError: the
+    database does not answer.
+    """
     chosen = get_settings()
     await Tortoise.init(
         config=tortoise_config(
@@ -114,7 +103,16 @@ async def connect(url: str, *, read_connections: int | None = None, posting_conn
         ),
         _enable_global_fallback=True,  # resolvers and loops run in tasks of other contexts
     )
-    await fetch("SELECT 1")
+    try:
+        [row] = await fetch("SELECT current_setting('server_encoding') AS encoding")
+        problem = database_url.encoding_problem(url, row["encoding"])
+    except Exception as error:
+        problem = database_url.problem_of(url, error)
+        if problem is None:
+            raise
+    if problem is not None:
+        await disconnect()
+        raise Misconfigured(problem)
 
 
 def posting_pool_size(settings: Settings) -> int:

@@ -10,9 +10,8 @@ nothing is granted, and `find_excess_privileges` reports it.
 """
 
 from typing import Final
-from urllib.parse import unquote, urlsplit
 
-from app.db import pools
+from app.db import database_url, pools
 from app.errors import Misconfigured
 
 INSERT_ONLY_TABLES: Final = (
@@ -74,9 +73,9 @@ ADVICE: Final = (
 
 def role_name(url: str) -> str:
     """Return the role in a database URL. Raises: Misconfigured: the URL contains no role."""
-    if (user := pools.connection_arguments(url)["user"]) is None:
+    if (user := database_url.parse(url).user) is None:
         raise Misconfigured("DATABASE_URL names no user: postgresql://USER:PASSWORD@HOST/NAME.")
-    return str(user)
+    return user
 
 
 async def grant_privileges(application_url: str) -> bool:
@@ -98,7 +97,9 @@ async def grant_privileges(application_url: str) -> bool:
                     f"The role {role!r} of DATABASE_URL does not exist, and the role of MIGRATION_DATABASE_URL may not "
                     f"create it: let an administrator run CREATE ROLE \"{role}\" LOGIN PASSWORD '…'."
                 )
-            _, created = await connection.execute_query(_CREATE_ROLE, [role, _password(application_url)])
+            _, created = await connection.execute_query(
+                _CREATE_ROLE, [role, database_url.parse(application_url).password]
+            )
             await connection.execute_query(created[0]["statement"])
         _, grants = await connection.execute_query(_GRANT, [role, list(INSERT_ONLY_TABLES), list(READ_ONLY_TABLES)])
         for record in grants:
@@ -114,8 +115,3 @@ async def find_excess_privileges() -> list[str]:
     records = await pools.fetch(_EXCESS_PRIVILEGES, [*INSERT_ONLY_TABLES, *READ_ONLY_TABLES])
     problems = [str(record["problem"]) for record in records]
     return [*problems, ADVICE] if problems else []
-
-
-def _password(url: str) -> str | None:
-    found = urlsplit(url).password
-    return unquote(found) if found is not None else None

@@ -5,11 +5,12 @@ Each check returns its problems as sentences that name the setting. The server r
 `python -m app check` reports them all.
 """
 
-from collections.abc import Mapping
 from ipaddress import ip_address
 from typing import Final
 
-from app.db.pools import connection_arguments
+from app.db import database_url
+from app.db.database_url import DatabaseUrl
+from app.errors import Misconfigured
 from app.settings import Settings
 
 MIN_DISTINCT_BYTES: Final = 12
@@ -73,29 +74,28 @@ def _other_secrets(settings: Settings) -> set[str]:
     )
     urls = (settings.database_url, settings.migration_database_url)
     return {secret.get_secret_value().lower() for secret in secrets if secret is not None} | {
-        password.lower() for url in urls if (password := _login(url)["password"])
+        parsed.password.lower() for url in urls if (parsed := _parsed(url)) is not None and parsed.password
     }
 
 
-def _login(url: str | None) -> Mapping[str, str]:
-    """Return `host`, `user` and `password` of a database URL, empty if missing. The pools refuse an invalid URL."""
+def _parsed(url: str | None) -> DatabaseUrl | None:
+    """Return the parts of a database URL. The connections refuse an invalid one, with a message that says why."""
     try:
-        arguments = connection_arguments(url) if url else {}
-    except ValueError:
-        arguments = {}
-    return {name: arguments.get(name) or "" for name in ("host", "user", "password")}
+        return None if url is None else database_url.parse(url)
+    except Misconfigured:
+        return None
 
 
 def _has_weak_password(url: str | None) -> bool:
     """Return whether the password is a common one, the user name, or too short for a database on a network."""
-    login = _login(url)
-    password = login["password"]
-    if not password:
+    parsed = _parsed(url)
+    if parsed is None or not parsed.password:
         return False
-    if password.lower() in COMMON_PASSWORDS or password == login["user"]:
+    password = parsed.password
+    if password.lower() in COMMON_PASSWORDS or password == parsed.user:
         return True
     is_short = len(password) < MIN_PASSWORD_LENGTH or len(set(password)) < MIN_DISTINCT_CHARACTERS
-    return is_short and not is_loopback(login["host"])
+    return is_short and not all(is_loopback(host) for host in parsed.hosts)
 
 
 def _is_typed_by_hand(key_hex: str | None) -> bool:

@@ -7,7 +7,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from app.db import pools
+from app.db.database_url import connection_arguments
 from app.settings import get_settings
 from bench import databases
 
@@ -19,7 +19,7 @@ async def own_database(database_url: str, tmp_path: Path, monkeypatch: pytest.Mo
     get_settings.cache_clear()
     name = f"bench_{secrets.token_hex(6)}"
     yield await databases.create(database_url, name)
-    admin = await asyncpg.connect(**pools.connection_arguments(database_url))
+    admin = await asyncpg.connect(**connection_arguments(database_url))
     await admin.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
     await admin.close()
     monkeypatch.undo()

@@ -397,7 +397,7 @@ async def test_a_connection_limit_of_the_role_that_is_too_low_fails(role: str, d
     [
         (None, "DATABASE_URL is not set: production needs a PostgreSQL 15 or newer."),
         ("postgresql://a:canary@127.0.0.1:1/credits", "The database cannot be reached: start it, and check host"),
-        ("postgresql://a:canary/x@127.0.0.1/credits", "DATABASE_URL is not a URL: write postgresql://USER:PASSWORD"),
+        ("postgresql://a:canary/x@127.0.0.1/credits", "DATABASE_URL: a port is not a number from 1 to 65535"),
     ],
 )
 async def test_an_unreachable_database_is_reported_without_its_url(url: str | None, message: str) -> None:

@@ -8,6 +8,7 @@ import asyncpg
 import pytest
 
 from app.db import pools
+from app.db.database_url import connection_arguments
 from app.pricing import publishing
 from tests.command_line import REPOSITORY, run_beside
 from tests.conftest import LEDGER_KEY
@@ -21,7 +22,7 @@ async def run(db: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 async def tamper(db: str, sql: str) -> None:
     """Change the ledger as only a superuser can, who disables triggers."""
-    connection = await asyncpg.connect(**pools.connection_arguments(db))
+    connection = await asyncpg.connect(**connection_arguments(db))
     try:
         await connection.execute(f"SET session_replication_role = replica; {sql}")
     finally:

@@ -9,8 +9,8 @@ from pathlib import Path
 import asyncpg
 import pytest
 
+from app.db.database_url import connection_arguments
 from app.db.failures import is_connection_failure, is_file_error
-from app.db.pools import connection_arguments
 
 pytestmark = pytest.mark.anyio
 

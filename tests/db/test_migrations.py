@@ -22,6 +22,7 @@ from tortoise.migrations.autodetector import MigrationAutodetector
 from tortoise.migrations.executor import MigrationExecutor, MigrationTarget
 
 from app.db import migrations, pools
+from app.db.database_url import connection_arguments
 from app.db.tables import key_columns
 from app.ledger import posting
 from app.pricing.rate_card_cache import RateCardCache
@@ -156,7 +157,7 @@ async def test_the_models_need_no_further_migration(db: str) -> None:
 async def test_migrations_can_be_undone_and_applied_again(database_url: str) -> None:
     """In a database of its own, because it drops all tables."""
     name = f"credits_scratch_{secrets.token_hex(4)}"
-    admin = await asyncpg.connect(**pools.connection_arguments(database_url))
+    admin = await asyncpg.connect(**connection_arguments(database_url))
     await admin.execute(f'CREATE DATABASE "{name}"')
     url = urlunsplit(urlsplit(database_url)._replace(path=f"/{name}"))
     try:
@@ -180,7 +181,7 @@ async def test_migrations_can_be_undone_and_applied_again(database_url: str) -> 
 async def test_paid_top_ups_get_the_total_with_the_tax_that_was_added(database_url: str) -> None:
     """In a database of its own, because it undoes a migration."""
     name = f"credits_scratch_{secrets.token_hex(4)}"
-    admin = await asyncpg.connect(**pools.connection_arguments(database_url))
+    admin = await asyncpg.connect(**connection_arguments(database_url))
     await admin.execute(f'CREATE DATABASE "{name}"')
     try:
         await pools.connect(urlunsplit(urlsplit(database_url)._replace(path=f"/{name}")))
@@ -224,7 +225,7 @@ async def test_paid_top_ups_get_the_total_with_the_tax_that_was_added(database_u
 
 async def test_a_posting_finds_rows_by_key_even_on_empty_tables(db: str) -> None:
     """A posting connection keeps the plan of its first use, when there are no statistics yet."""
-    connection = await asyncpg.connect(**pools.connection_arguments(db), server_settings=pools.POSTING_PLANNER)
+    connection = await asyncpg.connect(**connection_arguments(db), server_settings=pools.POSTING_PLANNER)
     reads = [rows.read_tasks([(1, "t")]), rows.read_block_runs([(1, "b")]), rows.read_reversible_block_runs([(1, "t")])]
     holds = [rows.read_budgets([(1, "t")]), rows.read_holds([(1, "b")])]
     sql = posting._read_statement(

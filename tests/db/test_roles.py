@@ -15,6 +15,7 @@ import pytest
 
 from app.cli.connection import migrate
 from app.db import embedded_postgres, pools, roles
+from app.db.database_url import connection_arguments
 from app.db.set_writes import SetStatement
 from app.errors import Misconfigured
 from app.pricing import publishing
@@ -117,7 +118,7 @@ def test_no_statement_needs_a_privilege_that_the_application_role_lacks() -> Non
 async def test_migrating_as_the_owner_creates_the_application_role(database_url: str) -> None:
     """In a database of its own, which is empty before."""
     name, role = f"credits_scratch_{secrets.token_hex(4)}", f"application_{secrets.token_hex(4)}"
-    admin = await asyncpg.connect(**pools.connection_arguments(database_url))
+    admin = await asyncpg.connect(**connection_arguments(database_url))
     await admin.execute(f'CREATE DATABASE "{name}"')
     owner = urlunsplit(urlsplit(database_url)._replace(path=f"/{name}"))
     try:
@@ -126,7 +127,7 @@ async def test_migrating_as_the_owner_creates_the_application_role(database_url:
         assert await migrate(owner, url_for_role(owner, role, "secret")) == []
         await pools.connect(url_for_role(owner, role))
         assert await roles.find_excess_privileges() == []
-        assert [record["owner"] for record in await pools.fetch(OWNERS)] == [pools.connection_arguments(owner)["user"]]
+        assert [record["owner"] for record in await pools.fetch(OWNERS)] == [connection_arguments(owner)["user"]]
     finally:
         await pools.disconnect()
         await admin.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
@@ -154,7 +155,7 @@ def test_a_server_with_the_embedded_database_uses_the_application_role() -> None
 
 
 async def asked(url: str, sql: str) -> list[str]:
-    connection = await asyncpg.connect(**pools.connection_arguments(url))
+    connection = await asyncpg.connect(**connection_arguments(url))
     found = [record[0] for record in await connection.fetch(sql, "credits%")]
     await connection.close()
     return found

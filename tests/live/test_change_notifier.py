@@ -10,6 +10,7 @@ import pytest
 
 from app.cli.connection import open_database
 from app.db import embedded_postgres, migrations, pools
+from app.db.database_url import connection_arguments
 from app.ledger import accounts, posting, queries
 from app.ledger.posting import Posting
 from app.live import change_notifier
@@ -40,7 +41,7 @@ async def listening(url: str) -> AsyncIterator[Received]:
 
 @asynccontextmanager
 async def connected(url: str) -> AsyncIterator[asyncpg.Connection]:
-    connection = await asyncpg.connect(**pools.connection_arguments(url))
+    connection = await asyncpg.connect(**connection_arguments(url))
     try:
         yield connection
     finally:

@@ -25,6 +25,7 @@ from app.auth import service_keys
 from app.auth.caller import Scope
 from app.auth.development_keys import operator_token, user_token
 from app.db import pools
+from app.db.database_url import connection_arguments
 from app.settings import Settings
 from app.topups.sandbox.events import SIGNATURE_HEADER, sign
 from tests import databases
@@ -70,7 +71,7 @@ class ServerUnderTest:
 @asynccontextmanager
 async def server_under_test(database_url: str, place: Path, log_format: str) -> AsyncIterator[ServerUnderTest]:
     """A server with the secrets of this module. Its output is in `place`."""
-    arguments = pools.connection_arguments(database_url)
+    arguments = connection_arguments(database_url)
     url_with_password = database_url.replace("postgresql://postgres@", f"postgresql://postgres:{PASSWORD}@", 1)
     assert PASSWORD in url_with_password or arguments["password"] is not None
     settings = SECRET_SETTINGS | {
@@ -192,7 +193,7 @@ async def over_websocket(server: ServerUnderTest, token: str, query: str) -> Non
 @asynccontextmanager
 async def failing_constraint(database_url: str) -> AsyncIterator[None]:
     """Makes the database fail, with an error that quotes the row, when a task of WORD's agent is written."""
-    admin = await asyncpg.connect(**pools.connection_arguments(database_url))
+    admin = await asyncpg.connect(**connection_arguments(database_url))
     await admin.execute(f"ALTER TABLE task ADD CONSTRAINT no_agent CHECK (agent_id <> '{WORD}-agent') NOT VALID")
     try:
         yield

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit, urlunsplit
 import asyncpg
 
 from app.db import migrations, pools
+from app.db.database_url import connection_arguments
 from app.ledger import accounts
 from app.pricing import publishing
 from app.pricing.rate_card_cache import RateCardCache
@@ -104,7 +105,7 @@ def machine_database(database_url: str) -> Iterator[MachineDatabase]:
             runner.run(_execute(url, f'ALTER DATABASE "{name}" SET search_path = machine, pg_catalog, public'))
             # The data is not needed after the run.
             runner.run(_execute(url, f'ALTER DATABASE "{name}" SET synchronous_commit = off'))
-            connection = runner.run(asyncpg.connect(**pools.connection_arguments(url)))
+            connection = runner.run(asyncpg.connect(**connection_arguments(url)))
             database = MachineDatabase(runner, connection)
             runner.run(pools.connect(url, read_connections=2, posting_connections=1))
             try:
@@ -135,6 +136,6 @@ async def _migrate(url: str) -> None:
 
 
 async def _execute(url: str, sql: str) -> None:
-    connection = await asyncpg.connect(**pools.connection_arguments(url))
+    connection = await asyncpg.connect(**connection_arguments(url))
     await connection.execute(sql)
     await connection.close()

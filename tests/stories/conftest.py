@@ -19,6 +19,7 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from app.auth.development_keys import user_token
 from app.db import pools
+from app.db.database_url import connection_arguments
 from app.pricing.rate_card_json import default_rate_card
 from app.settings import Settings
 from app.tasks import stop_and_resume
@@ -252,7 +253,7 @@ async def workers(platform: Platform) -> AsyncIterator[tuple[Platform, Platform]
 @pytest.fixture
 async def snapshots(database_url: str) -> AsyncIterator[asyncpg.Connection]:
     """A database connection of the test: each of its statements reads one snapshot."""
-    connection = await asyncpg.connect(**pools.connection_arguments(database_url))
+    connection = await asyncpg.connect(**connection_arguments(database_url))
     yield connection
     await connection.close()
 

@@ -5,7 +5,7 @@ import asyncio
 import asyncpg
 import pytest
 
-from app.db import pools
+from app.db.database_url import connection_arguments
 from tests.factories import unique_id
 from tests.stories.conftest import Platform
 
@@ -25,7 +25,7 @@ SAVED = """
 
 
 async def save_card(platform: Platform) -> None:
-    connection = await asyncpg.connect(**pools.connection_arguments(platform.database_url))
+    connection = await asyncpg.connect(**connection_arguments(platform.database_url))
     try:
         await connection.execute("DELETE FROM sandbox_card WHERE card_ref = 'card_story'")
         await connection.execute("DELETE FROM payment_customer WHERE customer_ref = 'cus_story'")

@@ -7,6 +7,7 @@ import asyncpg
 import pytest
 
 from app.db import pools
+from app.db.database_url import connection_arguments
 from app.tasks import stop_and_resume
 from app.verify.verifier import verify_ledger
 from tests.conftest import LEDGER_KEY
@@ -42,7 +43,7 @@ async def test_connections_are_killed_during_charges_and_a_subscription(platform
     await platform.grant(owner, 3_000)
     task = await platform.start(owner)
     codes: set[str] = set()
-    killer = await asyncpg.connect(**pools.connection_arguments(database_url))
+    killer = await asyncpg.connect(**connection_arguments(database_url))
     async with platform.subscribed("service", BALANCE, owner=owner) as header:
         assert (await pushed(header, "balance"))["available"] == 3_000
 

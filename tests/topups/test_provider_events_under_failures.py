@@ -23,6 +23,7 @@ import psutil
 import pytest
 
 from app.db import failures, pools
+from app.db.database_url import connection_arguments
 from app.errors import BillingError
 from app.pricing.measurements import Measurements
 from app.pricing.rate_card_cache import RateCardCache
@@ -304,7 +305,7 @@ async def test_payments_are_credited_once_each_whatever_is_killed(
     rate_cards = await publish_rate_cards()
     for owner in owners:
         await grant_credits(owner, 100)
-    killer = await asyncpg.connect(**pools.connection_arguments(db))
+    killer = await asyncpg.connect(**connection_arguments(db))
     sender = Sender(httpx.URL(server_url), killer, chance)
     await asyncio.gather(
         kill_workers(server_url, sender),

@@ -10,6 +10,7 @@ import asyncpg
 import pytest
 
 from app.db import pools
+from app.db.database_url import connection_arguments
 from app.ledger import accounts, posting, queries
 from app.ledger.rules.hash_chain import sign_entry
 from app.pricing.rate_card_cache import RateCardCache
@@ -69,7 +70,7 @@ async def ledger(db: str, rate_cards: RateCardCache) -> None:
 @pytest.fixture
 async def attacker(db: str) -> AsyncIterator[asyncpg.Connection]:
     """A connection with all privileges and without triggers; the attacker does not have the ledger key."""
-    connection = await asyncpg.connect(**pools.connection_arguments(db))
+    connection = await asyncpg.connect(**connection_arguments(db))
     await connection.execute("SET session_replication_role = replica")
     yield connection
     await connection.close()

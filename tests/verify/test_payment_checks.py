@@ -6,6 +6,7 @@ import asyncpg
 import pytest
 
 from app.db import pools
+from app.db.database_url import connection_arguments
 from app.ledger import accounts
 from app.pricing.rate_card_cache import RateCardCache
 from app.topups.provider import DisputeStatus
@@ -34,7 +35,7 @@ async def payments(db: str, rate_cards: RateCardCache) -> None:
 @pytest.fixture
 async def attacker(payments: None, db: str) -> AsyncIterator[asyncpg.Connection]:
     """A connection with all privileges, without triggers and without the check constraints of these tables."""
-    connection = await asyncpg.connect(**pools.connection_arguments(db))
+    connection = await asyncpg.connect(**connection_arguments(db))
     await connection.execute("SET session_replication_role = replica")
     checks = await connection.fetch(
         "SELECT conrelid::regclass::text AS name, conname, pg_get_constraintdef(oid) AS definition FROM pg_constraint"

@@ -13,6 +13,7 @@ from app.cli.checklist.results import CheckFailed, Installation, fail_if
 from app.db import migrations as schema_migrations
 from app.db import pools, roles
 from app.db.failures import sqlstate
+from app.errors import Misconfigured
 from app.pricing.rate_card_cache import RateCardCache, StaleRateCards
 
 MINIMUM_POSTGRESQL: Final = 15
@@ -64,15 +65,10 @@ async def reachable(installation: Installation) -> str:
 
 def _describe_connection_error(error: Exception) -> str:
     """Describe an error without the text of the exception, which may contain a part of the URL."""
-    state = sqlstate(error) or ""
-    if state.startswith("28"):
-        return "The database refuses the role of DATABASE_URL, or its password: check both, and pg_hba.conf."
-    if state == "3D000":
-        return "The database named in DATABASE_URL does not exist: create it, or correct the name."
-    if state == "53300":
+    if isinstance(error, Misconfigured):
+        return str(error)
+    if sqlstate(error) == "53300":
         return "The database has no free connection: raise max_connections, or close other connections."
-    if isinstance(error, ValueError):
-        return "DATABASE_URL is not a URL: write postgresql://USER:PASSWORD@HOST/NAME, with the password %-encoded."
     return "The database cannot be reached: start it, and check host, port, firewall and certificate in DATABASE_URL."
 
 
