@@ -303,6 +303,8 @@ def verify(ctx: click.Context, owner: str | None, heads: Path | None) -> None:
         raise click.UsageError(f"--heads: the directory {heads.parent} does not exist.")
     try:
         status = verify.run(owner, heads)
+    except KeyboardInterrupt:  # click would exit with 1
+        raise CouldNotRun("The verification was interrupted.") from None
     except Exception as error:
         raise _verify_failure(error) from error
     ctx.exit(status)

@@ -11,6 +11,8 @@ from pydantic import BeforeValidator, Field, SecretStr
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from app.credits import MAX_CREDITS
+
 
 def _parse_days(value: object) -> tuple[int, ...]:
     """Parse `30,7,1`."""
@@ -64,8 +66,10 @@ CallerKinds = Annotated[tuple[str, ...] | None, NoDecode, BeforeValidator(_parse
 Days = Annotated[tuple[int, ...], NoDecode, BeforeValidator(_parse_days)]
 Bonuses = Annotated[tuple[tuple[int, int], ...] | None, NoDecode, BeforeValidator(_parse_bonuses)]
 PostgresUrl = Annotated[str | None, Field(pattern=r"^postgres(ql)?://")]
-Positive = Annotated[int, Field(ge=1)]
-Rate = Annotated[float, Field(ge=0)]
+Positive = Annotated[int, Field(ge=1, le=1_000_000)]
+TopUpCredits = Annotated[int, Field(ge=1, le=1_000_000_000)]
+"""Times MINOR_PER_CREDIT, the largest price is less than 2^53."""
+Rate = Annotated[float, Field(ge=0, le=1_000_000)]
 Seconds = Annotated[float, Field(gt=0, le=300)]
 
 
@@ -174,7 +178,7 @@ class Settings(BaseSettings):
     """Interval at which versions are compared, because a change notification may have been lost."""
     conflate_ms: Annotated[int, Field(ge=0, le=1000)] = 25
     """Changes of a balance within this time are sent as one change."""
-    low_balance_threshold: Annotated[int, Field(ge=0)] = 500
+    low_balance_threshold: Annotated[int, Field(ge=0, le=MAX_CREDITS)] = 500
     """Number of available credits below which a balance is LOW, for accounts without their own threshold."""
     expiry_notification_days: Days = (30, 7, 1)
     """Days before the expiry of a grant at which its owner is notified, separated by commas."""
@@ -184,11 +188,11 @@ class Settings(BaseSettings):
     """Currency of top-ups."""
     minor_per_credit: Positive = 1
     """Price of one credit in minor units (1: one cent)."""
-    top_up_minimum: Positive = 500
+    top_up_minimum: TopUpCredits = 500
     """Minimum credits of a top-up."""
-    top_up_multiple: Positive = 100
+    top_up_multiple: TopUpCredits = 100
     """Credits of a top-up must be a multiple of this."""
-    top_up_maximum: Positive = 1_000_000
+    top_up_maximum: TopUpCredits = 1_000_000
     """Maximum credits of a top-up."""
     top_up_bonuses: Bonuses = None
     """Promotional credits for a top-up of at least so many credits: CREDITS:BONUS, such as 5000:500,10000:1500."""

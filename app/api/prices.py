@@ -144,7 +144,7 @@ class PriceRule:
     when: JSON | None = declare.value(description="The settings to which the rule applies. Null means any settings.")
     credits: Credits = declare.value(description="The price in credits of `per` units.")
     unit: PriceUnit = declare.value(description="The unit.")
-    per: int = declare.value(description="The number of units that cost `credits`.")
+    per: Long = declare.value(description="The number of units that cost `credits`.")
 
 
 @declare.type(description="The price of block runs with one outcome.", needs=Permission.INHERITED)

@@ -7,6 +7,7 @@ the new ones.
 """
 
 import asyncio
+import re
 from pathlib import Path
 from typing import Final
 
@@ -24,6 +25,8 @@ from app.verify import verifier
 from app.verify.verifier import AccountHead, VerificationReport
 
 HEADS_PER_QUERY: Final = 1_000
+_HEAD_LINE: Final = re.compile(r"([0-9]{1,18}) ([0-9]{1,18}) ((?:[0-9a-f]{2})+)")
+"""Account id, seq and MAC. Numbers of 18 digits fit a `bigint`."""
 
 MISSING_HEADS: Final = """
 SELECT saved.account_id, saved.seq, e.mac IS NOT NULL AS is_changed
@@ -99,11 +102,9 @@ def read_heads(heads_file: Path) -> list[AccountHead]:
     """Read a file that `write_heads` has written. Raises: InvalidInput: the file is invalid."""
     heads: list[AccountHead] = []
     for number, line in enumerate(heads_file.read_text(encoding="ascii", errors="replace").splitlines(), start=1):
-        try:
-            account_id, seq, mac = line.split()
-            heads.append(AccountHead(int(account_id), int(seq), bytes.fromhex(mac)))
-        except ValueError:
-            raise InvalidInput.at(heads_file.name, f"is not a file of heads: see line {number}") from None
+        if (found := _HEAD_LINE.fullmatch(line)) is None:
+            raise InvalidInput.at(heads_file.name, f"is not a file of heads: see line {number}")
+        heads.append(AccountHead(int(found[1]), int(found[2]), bytes.fromhex(found[3])))
     return heads
 
 

@@ -73,6 +73,16 @@ async def test_a_rate_card_is_published_once_and_takes_effect_later(api: Api) ->
     assert (await api.error(SERVICE, PUBLISH, input=input))[0] == "FORBIDDEN"
 
 
+@pytest.mark.parametrize("per", [2**31, 10**12, 2**53 - 1])
+async def test_a_price_per_many_bytes_is_shown(api: Api, per: int) -> None:
+    document = {"blocks": [{"block": "Store", "credits": 1, "unit": "byte", "per": per}]}
+
+    published = await api.data(OPERATOR, PUBLISH, input={"document": document, "idempotencyKey": "k"})
+
+    [block] = published["publishRateCard"]["rateCard"]["blocks"]
+    assert block["rules"] == [{"when": None, "credits": 1, "unit": "BYTE", "per": per}]
+
+
 async def test_an_ambiguous_rate_card_is_refused_with_both_rules(api: Api) -> None:
     rules = [{"when": {"a": 1}, "credits": 1}, {"when": {"b": 2}, "credits": 2}]
     input = {"document": {"blocks": [{"block": "Both", "rules": rules}]}, "idempotencyKey": "k"}

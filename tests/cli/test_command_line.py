@@ -8,6 +8,7 @@ from pathlib import Path
 import jwt
 import pytest
 
+from app.cli import verify
 from app.cli.error_messages import message_for
 from app.settings import Settings
 from tests.command_line import REPOSITORY, SETTINGS, run_command
@@ -102,6 +103,17 @@ def test_heads_in_a_missing_directory_are_refused_before_the_verification(tmp_pa
 
     assert done.returncode == 2
     assert done.stderr.endswith(f"Error: --heads: the directory {tmp_path / 'missing'} does not exist.\n")
+
+
+def test_an_interrupted_verification_does_not_say_that_the_ledger_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(owner: str | None, heads: Path | None) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(verify, "run", interrupt)
+
+    done = run_command("verify")
+
+    assert (done.returncode, done.stderr) == (3, "Error: The verification was interrupted.\n")
 
 
 def test_a_full_disk_is_not_reported_as_a_fault_of_the_database() -> None:

@@ -188,14 +188,17 @@ async def test_new_entries_are_verified_and_their_heads_saved(db: str, tmp_path:
     assert heads.read_text() == "".join(f"{number} {seq} {mac.hex()}\n" for number, seq, mac in macs)
 
 
-async def test_a_file_without_heads_is_refused(db: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "line", ["something else", "9223372036854775808 1 00", f"1 {'9' * 400} 00", "1 -1 00", "1 1_0 00", "1 1 0", "1 1"]
+)
+async def test_a_file_without_heads_is_refused(db: str, tmp_path: Path, line: str) -> None:
     heads = tmp_path / "heads"
-    heads.write_text("something else\n")
+    heads.write_text(f"{line}\n")
 
     refused = await run(db, "verify", "--heads", str(heads))
 
     assert (refused.returncode, refused.stderr) == (2, "Error: heads is not a file of heads: see line 1\n")
-    assert heads.read_text() == "something else\n"
+    assert heads.read_text() == f"{line}\n"
 
 
 async def test_a_printed_rate_card_can_be_published(db: str, tmp_path: Path) -> None:
