@@ -34,8 +34,8 @@ clients: $(INSTALLED) $(CLIENTS_INSTALLED) ## run the GraphQL-over-HTTP audits a
 soak: $(INSTALLED) ## run randomised tests with many more examples, and the tests left out of `make test` (about 20 minutes)
 	@SOAK=1 $(BIN)/python -m pytest --quiet -m "soak or sized" -o faulthandler_timeout=0 --numprocesses=logical $(ARGS)
 
-hostile: $(INSTALLED) ## send 5,000 random documents and 2,000 malformed messages to a server
-	@HOSTILE_DOCUMENTS=$${HOSTILE_DOCUMENTS:-5000} HOSTILE_MESSAGES=$${HOSTILE_MESSAGES:-2000} \
+hostile: $(INSTALLED) ## send 5,000 random documents, 5,000 requests with boundary values and 2,000 malformed messages to a server
+	@HOSTILE_DOCUMENTS=$${HOSTILE_DOCUMENTS:-5000} HOSTILE_REQUESTS=$${HOSTILE_REQUESTS:-5000} HOSTILE_MESSAGES=$${HOSTILE_MESSAGES:-2000} \
 		$(BIN)/python -m pytest --quiet -s -o faulthandler_timeout=0 tests/hostile $(ARGS)
 
 simulate: $(INSTALLED) ## simulate a day of an agent platform against the running server, then verify its ledger

@@ -1,7 +1,7 @@
 """Databases of tests: emptying all tables, pools that stay open between tests, databases made for one test."""
 
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
 from urllib.parse import urlsplit, urlunsplit
@@ -82,12 +82,18 @@ async def execute(url: str, *statements: str) -> None:
         await connection.close()
 
 
-async def reset(url: str) -> None:
-    """Empty the database and publish the default rate card, for a server that is about to start on it."""
+async def reset(url: str, document: Mapping[str, Any] | None = None) -> None:
+    """Empty the database and publish a rate card, for a server that is about to start on it.
+
+    `document`: the rate card that is in force; None means the default rate card.
+    """
     await execute(url, EMPTY_TABLES_SQL)
     await pools.connect(url)
     try:
         await publishing.publish_default_card()
+        if document is not None:
+            await publishing.publish_rate_card(document, actor="operator:test", idempotency_key="reset")
+            await pools.fetch("UPDATE rate_card SET effective_at = clock_timestamp() WHERE version = 2 RETURNING 1")
     finally:
         await pools.disconnect()
 

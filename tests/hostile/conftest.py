@@ -15,6 +15,7 @@ from websockets.sync.client import connect as websocket
 from tests import databases
 from tests.command_line import started_server, temporary_directory
 from tests.conftest import LEDGER_KEY
+from tests.hostile.boundary_values import CARD
 from tests.hostile.server_under_test import RATE_PER_USER, REQUEST_SECONDS, Target
 
 SETTINGS = {
@@ -36,7 +37,7 @@ PREPARATION = (
 
 @pytest.fixture(scope="package")
 def server(database_url: str, application_url: str) -> Iterator[Target]:
-    asyncio.run(databases.reset(database_url))
+    asyncio.run(databases.reset(database_url, CARD))
     chosen = SETTINGS | {"DATABASE_URL": application_url, "LEDGER_KEY": LEDGER_KEY.hex()}
     with (
         temporary_directory() as place,
