@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import time
 from collections.abc import Collection
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -12,51 +11,25 @@ import click
 import uvloop
 from rich.console import Console
 
-from app.db import database_url
 from app.settings import get_settings
-from bench import charges, environment, growth, live, report
-from bench.charges import Contenders, LedgerCheck, Measurement, MeasurementFailed
-from bench.databases import FillFailed
-from bench.environment import ServerFailed
-from bench.http_client import ChargeFailed
-from bench.pgbench import PgbenchFailed
-from bench.report import Figures, GoalResult, Section
-from bench.subscribers import SubscribersFailed
-from bench.wrk import ClientFailed
+from bench import charges, databases, environment, growth, live, report
+from bench.charges import Measurement
+from bench.environment import BenchmarkFailed, progress
+from bench.report import Figures, Goal, Section
+from bench.workload import Extent
 
-ERRORS: Final = (
-    ChargeFailed, ClientFailed, FillFailed, MeasurementFailed, PgbenchFailed, ServerFailed, SubscribersFailed,
-)  # fmt: skip
 LIVE: Final = "live"
 GROWTH: Final = "growth"
-POSTGRESQL_SETTINGS: Final = ("server_version", "fsync", "synchronous_commit", "shared_buffers")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Extent:
-    """`rounds` and `seconds`: of charges and reads."""
-
-    rounds: int
-    seconds: float
-    live: live.Options
-    growth: growth.Options
-
-
-USUAL: Final = Extent(
-    rounds=5, seconds=1.0, live=live.Options(seconds=2.0), growth=growth.Options(seconds=1.5, pages=100)
+SETTINGS: Final = (
+    "SELECT string_agg(name || ' ' || current_setting(name), ', ') FROM pg_settings "
+    "WHERE name IN ('server_version', 'fsync', 'synchronous_commit', 'shared_buffers')"
 )
-QUICK: Final = Extent(
-    rounds=1,
-    seconds=1.0,
-    live=live.Options(subscribers=200, rounds=1, seconds=2.0),
-    growth=growth.Options(entries=(1_000, 10_000), rounds=1, seconds=1.0, pages=20),
-)
+
+QUICK: Final = Extent(rounds=1, subscribers=200, entries=(1_000, 10_000), pages=20)
 FULL: Final = Extent(
-    rounds=5,
-    seconds=5.0,
-    live=live.Options(large=live.LARGE),
-    growth=growth.Options(entries=(10_000, 100_000, 1_000_000)),
-)
+    seconds=5.0, live_seconds=5.0, more_subscribers=(5_000, 10_000), growth_seconds=4.0, pages=200,
+    entries=(10_000, 100_000, 1_000_000),
+)  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -64,7 +37,7 @@ class Results:
     """Tables are printed as soon as they are complete; goals and data are collected until the end."""
 
     out: Console
-    goals: list[GoalResult] = field(default_factory=list)
+    goals: list[tuple[Goal, float]] = field(default_factory=list)
     data: dict[str, Any] = field(default_factory=dict)
     is_exact: bool = True
 
@@ -72,23 +45,20 @@ class Results:
         self.out.print(section.table())
         self.out.print(section.caption, width=120, highlight=False)
         self.goals += report.goal_results(section.goals, section.rounds)
-        self.data[section.name] = section.as_json()
+        self.data[section.name] = section.rounds
 
-    def add_checks(self, checks: list[LedgerCheck]) -> None:
-        for check in checks:
-            verdict = "exact" if check.is_exact else "NOT EXACT"
-            self.out.print(f"ledger of {check.contender}: {verdict}. {check.text}", highlight=False)
-        self.is_exact = self.is_exact and all(check.is_exact for check in checks)
-        self.data.setdefault("ledgers", []).extend(asdict(check) for check in checks)
+    def add_ledger(self, name: str, is_exact: bool, text: str) -> None:
+        """Whether the ledger is valid and holds what it must, and in words."""
+        self.out.print(f"ledger of {name}: {'exact' if is_exact else 'NOT EXACT'}. {text}", highlight=False)
+        self.is_exact = self.is_exact and is_exact
+        self.data.setdefault("ledgers", {})[name] = text
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.option("--quick", is_flag=True, help="About two minutes: one round of what the goals compare, without growth.")
 @click.option("--full", is_flag=True, help="About half an hour: longer rounds, 10,000 subscribers, a million entries.")
 @click.option("--rounds", type=click.IntRange(1, 100), help="How often everything is measured. Default: 5.")
-@click.option(
-    "--seconds", type=click.FloatRange(0.5, 600), help="Of each measurement of charges and reads. Default: 1."
-)
+@click.option("--seconds", type=click.FloatRange(0.5, 600), help="Of each measurement of charges and reads.")
 @click.option(
     "--only",
     metavar="NAME",
@@ -117,14 +87,8 @@ def command(
     """
     if quick and full:
         raise click.UsageError("--quick and --full exclude each other.")
-    extent = QUICK if quick else FULL if full else USUAL
-    if rounds is not None:
-        extent = replace(
-            extent,
-            rounds=rounds,
-            live=replace(extent.live, rounds=rounds),
-            growth=replace(extent.growth, rounds=rounds),
-        )
+    extent = QUICK if quick else FULL if full else Extent()
+    extent = replace(extent, rounds=rounds or extent.rounds, seconds=seconds or extent.seconds)
     try:
         if only:
             measurements = charges.select([name for name in only if name not in (LIVE, GROWTH)])
@@ -136,81 +100,58 @@ def command(
     environment.exit_on_sigterm()
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            extent = replace(extent, seconds=seconds or extent.seconds)
-            is_exact = runner.run(run(measurements, extent, others, file))
-    except ERRORS as error:
+            results = runner.run(run(measurements, extent, others))
+    except BenchmarkFailed as error:
         raise click.ClickException(str(error)) from None
-    ctx.exit(0 if is_exact else 1)
+    if file:
+        file.write_text(json.dumps(results.data, indent=2) + "\n")
+    ctx.exit(0 if results.is_exact else 1)
 
 
-async def run(measurements: list[Measurement], extent: Extent, others: Collection[str], file: Path | None) -> bool:
-    """Measure and print. `others`: LIVE, GROWTH, both or neither. Returns whether all ledgers were exact."""
-    started_at = time.monotonic()
+async def run(measurements: list[Measurement], extent: Extent, others: Collection[str]) -> Results:
+    """Measure and print. `others`: LIVE, GROWTH, both or neither."""
     # A table row that is wrapped is not Markdown, so the width does not depend on the terminal.
-    results, err = Results(Console(width=220)), Console(stderr=True)
+    results = Results(Console(width=220))
     results.data["machine"] = environment.machine()
     results.data["machine"] |= get_settings().model_dump(include={"posting_connections", "batch_limit"})
 
-    def progress(text: str) -> None:
-        err.print(f"{time.monotonic() - started_at:5.0f} s  {text}", highlight=False, soft_wrap=True)
-
     with environment.benchmark_directory() as directory:
         if measurements:
-            await _measure_charges(measurements, extent, directory, results, progress)
+            await _measure_charges(measurements, extent, directory, results)
         if LIVE in others:
-            rounds = await live.measure(directory, extent.live, progress)
-            results.add(live.section(rounds, extent.live))
+            results.add(live.section(await live.measure(directory, extent), extent))
         if GROWTH in others:
-            rounds, checks = await growth.measure(directory, extent.growth, progress)
-            results.add(growth.section(rounds, extent.growth))
-            results.add_checks(checks)
+            rounds, verified = await growth.measure(directory, extent)
+            results.add(growth.section(rounds, extent))
+            results.add_ledger(GROWTH, *verified)
     if results.goals:
         results.out.print(report.goals_table(results.goals))
-    if file:
-        results.data["goals"] = [result.as_json() for result in results.goals]
-        _write(file, results.data)
-        progress(f"written to {file}")
+    results.data["goals"] = [asdict(goal) | {"found": found} for goal, found in results.goals]
     progress("done")
-    return results.is_exact
+    return results
 
 
-def _write(file: Path, data: dict[str, Any]) -> None:
-    file.write_text(json.dumps(data, indent=2) + "\n")
-
-
-async def _measure_charges(
-    measurements: list[Measurement], extent: Extent, directory: Path, results: Results, progress: Any
-) -> None:
-    async with charges.started(measurements, directory, progress) as contenders:
-        results.data["machine"] |= await _postgresql_settings(contenders)
+async def _measure_charges(measurements: list[Measurement], extent: Extent, directory: Path, results: Results) -> None:
+    async with charges.started(measurements, directory) as contenders:
+        if contenders.urls:
+            [url, *_] = contenders.urls.values()
+            results.data["machine"]["PostgreSQL"] = await databases.fetch(url, SETTINGS)
         rounds: list[dict[str, Figures]] = []
         for number in range(1, extent.rounds + 1):
             measured: dict[str, Figures] = {}
             # Every second round is reversed, so that none always follows the same one.
             for measurement in measurements if number % 2 else reversed(measurements):
                 result = await contenders.measure(measurement, number=number, seconds=extent.seconds)
-                figures = measured[measurement.name] = result.figures()
-                texts = (
-                    f"{column.title} {figures.get(column.figure, 0):{column.form}}" for column in charges.COLUMNS[:5]
-                )
-                progress(f"round {number}  {measurement.name:<18} {'  '.join(texts)}")
+                measured[measurement.name] = result.figures()
+                latencies = f"p50 {result.p50_ms:.1f} ms  p99 {result.p99_ms:.1f} ms"
+                progress(f"round {number}  {measurement.name:<18} {result.per_second:,.0f}/s  {latencies}")
             rounds.append(measured)
         progress("verifying the ledgers")
-        checks = await contenders.check_ledgers()
+        verified = await contenders.verify_ledgers()
     results.add(charges.section(measurements, rounds, seconds=extent.seconds))
     results.out.print(", ".join(f"{name} {value}" for name, value in results.data["machine"].items()), highlight=False)
-    results.add_checks(checks)
-
-
-async def _postgresql_settings(contenders: Contenders) -> dict[str, str]:
-    url = next(iter(contenders.urls.values()), None)
-    if url is None:
-        return {}
-    connection = await database_url.connect(url)
-    try:
-        return {name: await connection.fetchval("SELECT current_setting($1)", name) for name in POSTGRESQL_SETTINGS}
-    finally:
-        await connection.close()
+    for name, (is_exact, text) in verified.items():
+        results.add_ledger(name, is_exact, text)
 
 
 if __name__ == "__main__":

@@ -1,41 +1,19 @@
-"""Charges and reads: the contenders, one measurement at a time, and the check of the ledgers afterwards.
-
-| contender | what answers |
-|---|---|
-| server | this server |
-| unbatched | this server with BATCH_LIMIT=1: no group commit |
-| interpreted | this server with COMPILE_OPERATIONS=off: graphql-core executes each document |
-| workers | this server with two processes |
-| batch | this server, `chargeBatch` of 100 |
-| stock | this server's schema and resolvers on Strawberry's own ASGI view |
-| route | a Starlette route that reads and writes a little JSON |
-| pgbench | PostgreSQL alone, see `bench.pgbench` |
-"""
+"""Charges and reads: the contenders (docs/performance.md), each measurement, and the check of the ledgers."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
 
 from bench import databases, environment, pgbench, wrk
-from bench.environment import Server
+from bench.environment import Server, progress
 from bench.report import Column, Goal, Rounds, Section
-from bench.workload import (
-    BATCH_SIZE,
-    LIBRARY_TASKS,
-    MANY_ACCOUNTS,
-    Load,
-    LoadPlan,
-    LoadResult,
-    Request,
-    task_ids,
-)
+from bench.workload import BATCH_SIZE, LIBRARY_TASKS, MANY_ACCOUNTS, Load, LoadPlan, LoadResult, Request, task_ids
 
 Contender = Literal["server", "unbatched", "interpreted", "workers", "batch", "stock", "route", "pgbench"]
 
-WARM_UP_SECONDS: Final = 0.5
 PAUSE_SECONDS: Final = 0.2
 """Before each measurement."""
 
@@ -46,6 +24,10 @@ SETTINGS: Final[Mapping[Contender, Mapping[str, str]]] = {
     "workers": {"WORKERS": "2"},
 }
 """The contenders that are this server with a ledger of their own, and their settings."""
+REFERENCE_SERVERS: Final[Mapping[Contender, tuple[str, str]]] = {
+    "stock": ("bench.reference_servers", "pages"),
+    "route": ("bench.reference_servers", "route"),
+}
 TITLES: Final[Mapping[Contender, str]] = {
     "server": "this server",
     "unbatched": "this server, batches of 1",
@@ -78,7 +60,7 @@ class Measurement:
 
     @property
     def accounts(self) -> str:
-        if self.contender == "route":
+        if self.ledger is None:
             return ""
         return f"{MANY_ACCOUNTS:,}" if self.load in ("many", "balance") else "1"
 
@@ -157,29 +139,24 @@ CAPTION: Final = (
 )
 
 
-def _goal(text: str, name: str, other: str, bounds: tuple[float, float], *, figure: str = "per_second") -> Goal:
-    """`bounds`: what must be reached, and the aim. Of a rate more is better, of CPU and latency less."""
-    clients, lower_is_better = int(name.rpartition("-")[2]), figure != "per_second"
-    at_least, aim = bounds
-    return Goal(
-        text=text, name=name, other=other, figure=figure, clients=clients, at_least=at_least, aim=aim,
-        lower_is_better=lower_is_better,
-    )  # fmt: skip
+def _goal(text: str, name: str, other: str, bound: float, aim: float, *, figure: str = "per_second") -> Goal:
+    clients = int(name.rpartition("-")[2])
+    return Goal(text=text, name=name, other=other, figure=figure, clients=clients, bound=bound, aim=aim)
 
 
 _MANY, _HOT, _PGBENCH, _PGBENCH_HOT = "server-many-64", "server-hot-64", "pgbench-many-32", "pgbench-hot-32"
 GOALS: Final = (
-    _goal("single charges, 10,000 accounts, against pgbench's minimal charge", _MANY, _PGBENCH, (0.5, 0.8)),
-    _goal("the same with 256 clients", "server-many-256", _PGBENCH, (0.65, 1.0)),
-    _goal("single charges, one hot account, against pgbench on one row", _HOT, _PGBENCH_HOT, (3.5, 6)),
-    _goal("chargeBatch(100), 10,000 accounts, against pgbench", "batch-many-16", _PGBENCH, (1.2, 2)),
-    _goal("chargeBatch(100), one account, against pgbench on one row", "batch-hot-16", _PGBENCH_HOT, (8, 13)),
-    _goal("single charges, 10,000 accounts, against batches of 1", _MANY, "unbatched-many-64", (1.5, 1.5)),
-    _goal("single charges, one hot account, against batches of 1", _HOT, "unbatched-hot-64", (4, 4)),
-    _goal("CPU of a charge, against a plain Starlette route", _MANY, _ROUTE, (2.5, 1.5), figure="server_micros"),
-    _goal("p50 of a charge, one client, against pgbench", "server-many-1", "pgbench-many-1", (5, 2.5), figure="p50_ms"),
-    _goal("balance query, against pgbench's read by key", "server-balance-64", "pgbench-balance-32", (0.25, 0.4)),
-    _goal("library page, against the same on stock Strawberry", "server-library-16", "stock-library-16", (4, 10)),
+    _goal("single charges, 10,000 accounts, against pgbench's minimal charge", _MANY, _PGBENCH, 0.5, 0.8),
+    _goal("the same with 256 clients", "server-many-256", _PGBENCH, 0.65, 1.0),
+    _goal("single charges, one hot account, against pgbench on one row", _HOT, _PGBENCH_HOT, 3.5, 6),
+    _goal("chargeBatch(100), 10,000 accounts, against pgbench", "batch-many-16", _PGBENCH, 1.2, 2),
+    _goal("chargeBatch(100), one account, against pgbench on one row", "batch-hot-16", _PGBENCH_HOT, 8, 13),
+    _goal("single charges, 10,000 accounts, against batches of 1", _MANY, "unbatched-many-64", 1.5, 1.5),
+    _goal("single charges, one hot account, against batches of 1", _HOT, "unbatched-hot-64", 4, 4),
+    _goal("CPU of a charge, against a plain Starlette route", _MANY, _ROUTE, 2.5, 1.5, figure="server_micros"),
+    _goal("p50 of a charge, one client, against pgbench", "server-many-1", "pgbench-many-1", 5, 2.5, figure="p50_ms"),
+    _goal("balance query, against pgbench's read by key", "server-balance-64", "pgbench-balance-32", 0.25, 0.4),
+    _goal("library page, against the same on stock Strawberry", "server-library-16", "stock-library-16", 4, 10),
 )
 
 
@@ -208,33 +185,21 @@ def section(measurements: Sequence[Measurement], rounds: Rounds, *, seconds: flo
     )
 
 
-class MeasurementFailed(Exception):
-    """A result that cannot be used; the message says why."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LedgerCheck:
-    """The ledger of one contender after the run."""
-
-    contender: str
-    is_exact: bool
-    text: str
-
-
 @dataclass(slots=True)
 class Contenders:
     """The running contenders."""
 
     directory: Path
     database_pids: list[int]
+    key: str = "none"
+    """A service key of all ledgers."""
     urls: dict[Contender, str] = field(default_factory=dict)
-    keys: dict[Contender, str] = field(default_factory=dict)
     servers: dict[Contender, Server] = field(default_factory=dict)
     acknowledged: dict[Contender, int] = field(default_factory=dict)
     """Charges that were acknowledged to clients, by ledger."""
 
     async def measure(self, measurement: Measurement, *, number: int, seconds: float) -> LoadResult:
-        """Raises: MeasurementFailed: a request was refused; ClientFailed, PgbenchFailed."""
+        """Raises: BenchmarkFailed: a request was refused, or a client failed."""
         run = f"{measurement.name}-{number:03d}"
         await asyncio.sleep(PAUSE_SECONDS)
         if measurement.contender == "pgbench":
@@ -247,109 +212,80 @@ class Contenders:
             server = self.servers[measurement.process]
             plan = LoadPlan(
                 request=measurement.request, load=measurement.load, port=server.port,
-                key=self.keys[measurement.ledger] if measurement.ledger else "none", run=run,
-                connections=measurement.clients, warm_up_seconds=WARM_UP_SECONDS, seconds=seconds,
-                server_pids=[server.pid], database_pids=self.database_pids,
+                key=self.key, run=run, connections=measurement.clients, seconds=seconds, server_pids=[server.pid],
+                database_pids=self.database_pids if measurement.ledger else [],
             )  # fmt: skip
             result = await asyncio.to_thread(wrk.send_load, plan)
-        if result.refused:
-            raise MeasurementFailed(
-                f"{result.refused:,} requests of {run} were not answered as expected: {result.refusal}"
-            )
+        result.check(run)
         if measurement.ledger in self.acknowledged and measurement.request in ("charge", "batch"):
             self.acknowledged[measurement.ledger] += result.acknowledged
         return result
 
-    async def check_ledgers(self) -> list[LedgerCheck]:
-        """Whether each ledger is valid and holds exactly the acknowledged charges."""
-        checks = []
-        for contender in SETTINGS:
-            if contender in self.urls:
-                is_valid, text = await asyncio.to_thread(environment.verify_ledger, self.urls[contender])
-                recorded = await databases.fetch_number(self.urls[contender], RECORDED)
-                acknowledged = self.acknowledged[contender]
-                text = f"{text}; {recorded:,} charges recorded, {acknowledged:,} acknowledged"
-                is_exact = is_valid and recorded == acknowledged
-                checks.append(LedgerCheck(contender=contender, is_exact=is_exact, text=text))
-        return checks
+    async def verify_ledgers(self) -> dict[str, tuple[bool, str]]:
+        """Whether each ledger is valid and holds exactly the acknowledged charges, and in words, by contender."""
+        found: dict[str, tuple[bool, str]] = {}
+        for contender, acknowledged in self.acknowledged.items():
+            is_valid, text = await asyncio.to_thread(environment.verify_ledger, self.urls[contender])
+            recorded = await databases.fetch(self.urls[contender], RECORDED)
+            text = f"{text}; {recorded:,} charges recorded, {acknowledged:,} acknowledged"
+            found[contender] = is_valid and recorded == acknowledged, text
+        return found
 
 
 @asynccontextmanager
-async def started(
-    measurements: list[Measurement], directory: Path, report: Callable[[str], object]
-) -> AsyncIterator[Contenders]:
-    """Everything that these measurements need, filled and warmed up. `report` receives each step as a text.
-
-    Raises: MeasurementFailed, ServerFailed.
-    """
+async def started(measurements: list[Measurement], directory: Path) -> AsyncIterator[Contenders]:
+    """Everything that these measurements need, filled and warmed up."""
     loads = {one.load for one in measurements}
     with ExitStack() as stack:
-        report("starting PostgreSQL")
+        progress("starting PostgreSQL")
         postgres = stack.enter_context(environment.temporary_postgres(directory / "postgres"))
         found = Contenders(directory, [postgres.server.pid])
-        await _create_databases(found, measurements, postgres.url, report)
-        report("starting the servers")
+        await _create_databases(found, measurements, postgres.url)
+        progress("starting the servers")
         for contender in sorted({one.process for one in measurements} - {"pgbench"}):
             server = found.servers[contender] = stack.enter_context(_server(found, contender))
             if contender in SETTINGS:
                 tasks = [task for load in sorted(loads) for task in task_ids(load)]
-                await databases.query_tasks(server.url, found.keys[contender], tasks)
-        await _warm_up(found, measurements, report)
-        if {"server", "stock"} <= found.servers.keys():
-            pages = [
-                await databases.library_page(found.servers[name].url, found.keys["server"])
-                for name in ("server", "stock")
-            ]
-            if pages[0] != pages[1] or "errors" in pages[0]:
-                raise MeasurementFailed(
-                    f"The library pages differ: {pages[0]} on this server, {pages[1]} on stock Strawberry"
-                )
+                await databases.query_tasks(server.url, found.key, tasks)
+        await _warm_up(found, measurements)
         yield found
 
 
-async def _create_databases(
-    found: Contenders, measurements: list[Measurement], server_url: str, report: Callable[[str], object]
-) -> None:
+async def _create_databases(found: Contenders, measurements: list[Measurement], server_url: str) -> None:
     """The first ledger is filled; the others are copies of it."""
     ledgers = {one.ledger for one in measurements}
     loads = {one.load for one in measurements}
-    template: Contender | None = None
-    for contender in SETTINGS:
-        if contender not in ledgers:
-            continue
-        report(f"creating the accounts of {contender}")
-        found.urls[contender] = await databases.create(server_url, contender, template=template)
+    for contender in [one for one in SETTINGS if one in ledgers]:
+        progress(f"creating the accounts of {contender}")
+        template = next(iter(found.urls), None)
+        url = found.urls[contender] = await databases.create(server_url, contender, template=template)
         if template is None:
             many = MANY_ACCOUNTS if loads & {"many", "balance"} else 0
-            found.keys[contender] = await databases.fill(found.urls[contender], many=many, hot="hot" in loads)
-            template = contender
-        found.keys[contender] = found.keys[template]
+            found.key = await databases.fill(url, many=many, hot="hot" in loads)
         found.acknowledged[contender] = 0
     if "pgbench" in ledgers:
         found.urls["pgbench"] = await databases.create(server_url, "pgbench")
         await pgbench.create(found.urls["pgbench"])
     if "library" in loads:
-        report("creating the library page")
+        progress("creating the library page")
         found.acknowledged["server"] = await databases.fill_library(found.urls["server"])
 
 
 def _server(found: Contenders, contender: Contender) -> AbstractContextManager[Server]:
-    if contender == "route":
-        return environment.running_server(contender, "bench.plain_route", directory=found.directory)
-    url = found.urls["server" if contender == "stock" else contender]
+    url = found.urls.get("server" if contender == "stock" else contender, "")  # the route has no database
     settings = environment.server_settings(url, **SETTINGS.get(contender, {}))
-    command = ("bench.stock_strawberry", "pages") if contender == "stock" else ("app", "serve")
+    command = REFERENCE_SERVERS.get(contender, ("app", "serve"))
     return environment.running_server(contender, *command, directory=found.directory, **settings)
 
 
-async def _warm_up(found: Contenders, measurements: list[Measurement], report: Callable[[str], object]) -> None:
+async def _warm_up(found: Contenders, measurements: list[Measurement]) -> None:
     """One short measurement of each kind, so that no server is cold and PostgreSQL plans for tables with rows."""
     done: set[tuple[Contender, str]] = set()
     for measurement in measurements:
         kind = (measurement.process, measurement.load if measurement.load in ("balance", "library") else "charges")
         if kind not in done:
             done.add(kind)
-            report(f"warming up {measurement.name}")
+            progress(f"warming up {measurement.name}")
             await found.measure(measurement, number=0, seconds=1)
             if measurement.ledger is not None:
                 await databases.analyze(found.urls[measurement.ledger])

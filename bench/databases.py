@@ -24,6 +24,7 @@ from app.tasks.charging import Charge, charge_many
 from app.tasks.lifecycle import StartTaskRequest
 from app.tasks.rules import ChargeRequest, TaskState, TaskStatus
 from bench import workload
+from bench.environment import BenchmarkFailed
 from bench.workload import owner_id, task_id
 
 BATCH: Final = 256
@@ -34,38 +35,26 @@ OPERATOR: Final = "operator:bench"
 EXECUTOR: Final = "service:bench"
 REASON: Final = "benchmark"
 TASKS: Final = "query Tasks($taskIds: [ID!]!) { tasks(taskIds: $taskIds) { taskId } }"
-HTTP_TIMEOUT_SECONDS: Final = 60
 
 
-class FillFailed(Exception):
-    """A charge or a query that prepares a database was refused."""
-
-
-async def execute(url: str, sql: str) -> None:
+async def fetch(url: str, sql: str) -> Any:
+    """Run statements on a connection of their own. Returns the value of a single SELECT."""
     connection = await database_url.connect(url)
     try:
-        await connection.execute(sql)
-    finally:
-        await connection.close()
-
-
-async def fetch_number(url: str, sql: str) -> int:
-    connection = await database_url.connect(url)
-    try:
-        return int(await connection.fetchval(sql))
+        return await (connection.fetchval if sql.startswith("SELECT") else connection.execute)(sql)
     finally:
         await connection.close()
 
 
 async def create(server_url: str, name: str, *, template: str | None = None) -> str:
     """Create a database and return its URL. `template`: the database to copy; it must have no connections."""
-    await execute(server_url, f'CREATE DATABASE "{name}"' + (f' TEMPLATE "{template}"' if template else ""))
+    await fetch(server_url, f'CREATE DATABASE "{name}"' + (f' TEMPLATE "{template}"' if template else ""))
     return urlunsplit(urlsplit(server_url)._replace(path=f"/{name}"))
 
 
 async def analyze(url: str) -> None:
     """What autovacuum does after a while. Not on empty tables: PostgreSQL would keep plans made for those."""
-    await execute(url, "VACUUM ANALYZE")
+    await fetch(url, "VACUUM ANALYZE")
 
 
 @asynccontextmanager
@@ -90,69 +79,45 @@ async def fill(url: str, *, many: int, hot: bool) -> str:
             await _create_account(workload.HOT_OWNER)
             for task in workload.task_ids("hot"):
                 await _start_task(workload.HOT_OWNER, task)
-        for start in range(0, many, BATCH):
-            await _create_accounts(range(start, min(start + BATCH, many)))
+        if many:
+            await _create_account(owner_id(0))
+            first = await _start_task(owner_id(0), task_id("many", 0))
+            for start in range(1, many, BATCH):
+                await _copy_account(first, range(start, min(start + BATCH, many)))
     return key
 
 
 async def _create_account(owner: str) -> None:
-    await grants.grant_credits(
-        GrantRequest(
-            owner_id=owner,
-            credits=workload.GRANTED_CREDITS,
-            source=GrantSource.PROMOTIONAL,
-            reason=REASON,
-            key="bench",
-            actor=OPERATOR,
-        )
-    )
+    request = GrantRequest(
+        owner_id=owner, credits=workload.GRANTED_CREDITS, source=GrantSource.PROMOTIONAL, reason=REASON, key="bench",
+        actor=OPERATOR,
+    )  # fmt: skip
+    await grants.grant_credits(request)
 
 
-async def _start_task(owner: str, task: str, agent: str = "agent") -> None:
-    await lifecycle.start_task(StartTaskRequest(task_id=task, owner_id=owner, agent_id=agent, actor=EXECUTOR))
+async def _start_task(owner: str, task: str, agent: str = "agent") -> TaskState:
+    request = StartTaskRequest(task_id=task, owner_id=owner, agent_id=agent, actor=EXECUTOR)
+    return (await lifecycle.start_task(request)).task
 
 
-async def _create_accounts(numbers: Sequence[int]) -> None:
-    """A grant and a running task for each account, in one transaction."""
+async def _copy_account(first: TaskState, numbers: Sequence[int]) -> None:
+    """A grant and a running task like `first` for each account, in one transaction."""
     account_ids = await asyncio.gather(*(accounts.get_or_create_account(owner_id(number)) for number in numbers))
     cause = Cause(actor=OPERATOR, reason=REASON)
-    starts = {
-        account_id: StartTaskRequest(
-            task_id=task_id("many", number), owner_id=owner_id(number), agent_id="agent", actor=EXECUTOR
-        )
-        for account_id, number in zip(account_ids, numbers, strict=True)
-    }
 
     async def decide(opened: Posting) -> None:
-        for account_id, start in starts.items():
+        for account_id, number in zip(account_ids, numbers, strict=True):
             account = opened.accounts[account_id]
             balance_changes.add_grant(account, workload.GRANTED_CREDITS, cause, source=GrantSource.PROMOTIONAL)
-            task = TaskState(
-                account_id=account_id,
-                task_id=start.task_id,
-                agent_id=start.agent_id,
-                status=TaskStatus.RUNNING,
-                stop_reason=None,
-                trigger=start.trigger,
-                parent_task_id=None,
-                started_at=account.at,
-                ended_at=None,
-                steps=0,
-                charged=0,
-                reversed=0,
-                shortfall=None,
-                required=None,
-                budget_hold=None,
-                version=1,
-            )
-            rows.insert_task(opened.write, task, request_hash=start.request_hash(), actor=start.actor)
+            task = first._replace(account_id=account_id, task_id=task_id("many", number), started_at=account.at)
+            rows.insert_task(opened.write, task, request_hash=b"benchmark", actor=EXECUTOR)
 
     await posting.post(account_ids, decide)
 
 
 async def charge(url: str, tasks: Sequence[str], count: int) -> None:
-    """Charge these tasks in turn until the ledger has `count` entries. Raises: FillFailed."""
-    first = await fetch_number(url, "SELECT count(*) FROM entry")
+    """Charge these tasks in turn until the ledger has `count` entries. Raises: BenchmarkFailed."""
+    first = await fetch(url, "SELECT count(*) FROM entry")
     async with open_ledger(url):
         rate_cards = RateCardCache()
         for start in range(first, count, BATCH):
@@ -162,7 +127,7 @@ async def charge(url: str, tasks: Sequence[str], count: int) -> None:
 
 
 async def _charge(runs: Sequence[tuple[str, str]], rate_cards: RateCardCache) -> None:
-    """Charge block runs, given as (task id, block run id). Raises: FillFailed."""
+    """Charge block runs, given as (task id, block run id). Raises: BenchmarkFailed."""
     found = await task_accounts.find_accounts([task for task, _ in runs])
     requests = [
         ChargeRequest(task_id=task, block_run_id=run, block=workload.BLOCK, settings=workload.SETTINGS, actor=EXECUTOR)
@@ -170,7 +135,7 @@ async def _charge(runs: Sequence[tuple[str, str]], rate_cards: RateCardCache) ->
     ]
     outcomes = await charge_many([(found[request.task_id], request) for request in requests], rate_cards)
     if refused := [outcome for outcome in outcomes if not isinstance(outcome, Charge)]:
-        raise FillFailed(f"a charge that prepares the ledger was refused: {refused[0]}")
+        raise BenchmarkFailed(f"a charge that prepares the ledger was refused: {refused[0]}")
 
 
 async def fill_library(url: str) -> int:
@@ -188,19 +153,14 @@ async def fill_library(url: str) -> int:
 
 
 async def query_tasks(url: str, key: str, tasks: Sequence[str]) -> None:
-    """Query each task once, so that the server has cached its account, as after starting it. Raises: FillFailed."""
-    for start in range(0, len(tasks), QUERY_SIZE):
-        response = await _query(url, key, TASKS, {"taskIds": tasks[start : start + QUERY_SIZE]})
-        if "errors" in response or None in response["data"]["tasks"]:
-            raise FillFailed(f"the benchmark's own tasks are not found: {response}")
+    """Query each task once, so that the server has cached its account, as after starting it.
 
-
-async def library_page(url: str, key: str) -> Any:
-    """The response to the library query."""
-    return await _query(url, key, workload.LIBRARY, workload.LIBRARY_VARIABLES)
-
-
-async def _query(url: str, key: str, document: str, variables: dict[str, Any]) -> Any:
+    Raises: BenchmarkFailed: a task is not found.
+    """
     headers = {"authorization": f"Bearer {key}"}
-    async with httpx.AsyncClient(base_url=url, headers=headers, timeout=HTTP_TIMEOUT_SECONDS) as client:
-        return (await client.post("/graphql", json={"query": document, "variables": variables})).json()
+    async with httpx.AsyncClient(base_url=url, headers=headers, timeout=60) as client:
+        for start in range(0, len(tasks), QUERY_SIZE):
+            request = {"query": TASKS, "variables": {"taskIds": tasks[start : start + QUERY_SIZE]}}
+            response = (await client.post("/graphql", json=request)).json()
+            if "errors" in response or None in response["data"]["tasks"]:
+                raise BenchmarkFailed(f"the benchmark's own tasks are not found: {response}")

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import click
 import httpx
 import psutil
 
@@ -25,13 +26,18 @@ from app.db import embedded_postgres
 from app.db.embedded_postgres import EmbeddedPostgres
 from app.settings import data_directory, get_settings
 
+STARTED_AT: Final = time.monotonic()
 REPOSITORY: Final = Path(__file__).resolve().parent.parent
 START_TIMEOUT_SECONDS: Final = 60
 STOP_TIMEOUT_SECONDS: Final = 20
 
 
-class ServerFailed(Exception):
-    """A server or a command did not work; the message is what it printed."""
+class BenchmarkFailed(Exception):
+    """A server, a client or a command did not work, or a result cannot be used; the message says why."""
+
+
+def progress(text: str) -> None:
+    click.echo(f"{time.monotonic() - STARTED_AT:5.0f} s  {text}", err=True)
 
 
 @contextmanager
@@ -71,13 +77,14 @@ def exit_on_sigterm() -> None:
 
 
 def allow_open_files(count: int) -> None:
-    """Raise the limit of open files for this process and those it starts. Raises: ServerFailed: the limit is fixed."""
+    """Raise the limit of open files for this process and those it starts.
+
+    Raises: BenchmarkFailed: the limit is fixed.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == resource.RLIM_INFINITY or soft >= count:
-        return
     if hard != resource.RLIM_INFINITY and hard < count:
-        raise ServerFailed(f"{count:,} open files are needed and {hard:,} allowed: raise the limit (ulimit -Hn).")
-    resource.setrlimit(resource.RLIMIT_NOFILE, (count, hard))
+        raise BenchmarkFailed(f"{count:,} open files are needed and {hard:,} allowed: raise the limit (ulimit -Hn).")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, count), hard))
 
 
 def machine() -> dict[str, Any]:
@@ -100,15 +107,15 @@ class Server:
 
 
 @contextmanager
-def running_server(name: str, module: str, *arguments: str, directory: Path, **environment: str) -> Iterator[Server]:
-    """`python -m MODULE ARGUMENTS` as a process, once it answers. Its output goes to NAME.log in `directory`.
+def running_server(name: str, *module: str, directory: Path, **environment: str) -> Iterator[Server]:
+    """`python -m MODULE` with its arguments as a process, once it answers. Its output goes to NAME.log in `directory`.
 
-    Raises: ServerFailed.
+    Raises: BenchmarkFailed: it did not start.
     """
     log = directory / f"{name}.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", module, *arguments],
+            [sys.executable, "-m", *module],
             cwd=REPOSITORY,
             env=dict(os.environ) | environment,
             stdin=subprocess.DEVNULL,
@@ -134,7 +141,7 @@ def _wait_for_port(name: str, process: subprocess.Popen[bytes], log: Path) -> in
                 httpx.get(f"http://127.0.0.1:{found[1]}/", timeout=5)
                 return int(found[1])
         time.sleep(0.05)
-    raise ServerFailed(f"{name} did not start. It printed:\n{log.read_text(errors='replace')[-4000:]}")
+    raise BenchmarkFailed(f"{name} did not start. It printed:\n{log.read_text(errors='replace')[-4000:]}")
 
 
 def server_settings(url: str, **more: str) -> dict[str, str]:
@@ -143,55 +150,48 @@ def server_settings(url: str, **more: str) -> dict[str, str]:
     return {"DATABASE_URL": url, "HOST": "127.0.0.1", "PORT": "0", "WORKERS": "1", **unlimited, **more}
 
 
-def verify_ledger(url: str) -> tuple[bool, str]:
-    """Whether the ledger passes `python -m app verify`, and what the command printed."""
-    done = subprocess.run(
-        [sys.executable, "-m", "app", "verify"],
+def run_module(*module: str, text: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run `python -m MODULE` with its arguments. `text`: what it reads from stdin."""
+    return subprocess.run(
+        [sys.executable, "-m", *module],
         cwd=REPOSITORY,
-        env=dict(os.environ) | server_settings(url),
+        env=dict(os.environ) | environment,
+        input=text,
         capture_output=True,
         text=True,
         check=False,
     )
+
+
+def verify_ledger(url: str) -> tuple[bool, str]:
+    """Whether the ledger passes `python -m app verify`, and what the command printed."""
+    done = run_module("app", "verify", **server_settings(url))
     return done.returncode == 0, (done.stdout.strip() or done.stderr.strip())[-2000:]
 
 
 def cpu_seconds(pids: Iterable[int]) -> float:
     """CPU time of these processes and their descendants, ended ones included."""
-    return sum(map(_used_seconds, _with_descendants(pids)))
-
-
-def precise_cpu_seconds(pids: Iterable[int]) -> float:
-    """CPU time of live processes in microseconds' precision, where the kernel reports it.
-
-    `cpu_seconds` counts in hundredths of a second, which is too coarse for a few requests.
-    """
     total = 0.0
-    for process in _with_descendants(pids):
-        precise = 0.0
-        with contextlib.suppress(OSError, ValueError, IndexError):
-            for thread in Path(f"/proc/{process.pid}/task").iterdir():
-                precise += int((thread / "schedstat").read_text().split()[0]) / 1e9
-        total += precise or _used_seconds(process)
-    return total
-
-
-def resident_kib(pid: int) -> float:
-    """Resident memory of one process in KiB."""
-    return float(psutil.Process(pid).memory_info().rss) / 1024
-
-
-def _with_descendants(pids: Iterable[int]) -> Iterator[psutil.Process]:
     for pid in pids:
         with contextlib.suppress(psutil.NoSuchProcess):
             parent = psutil.Process(pid)
-            yield from (parent, *parent.children(recursive=True))
+            total += sum(map(_used_seconds, (parent, *parent.children(recursive=True))))
+    return total
 
 
 def _used_seconds(process: psutil.Process) -> float:
+    """CPU time of one process and its ended children.
+
+    Of the process itself in microseconds' precision if the kernel reports it: `cpu_times` counts in hundredths of a
+    second, which is too coarse for a few requests.
+    """
     try:
         times = process.cpu_times()
     except psutil.NoSuchProcess:
         return 0.0
+    precise = 0.0
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        for thread in Path(f"/proc/{process.pid}/task").iterdir():
+            precise += int((thread / "schedstat").read_text().split()[0]) / 1e9
     ended = getattr(times, "children_user", 0.0) + getattr(times, "children_system", 0.0)
-    return float(times.user + times.system + ended)
+    return float((precise or times.user + times.system) + ended)

@@ -7,15 +7,16 @@ responses, and writes a `LoadResult` to stdout. `charge_at_rate` sends charges a
 import asyncio
 import json
 import random
+import re
 import sys
 import time
 from dataclasses import asdict, dataclass
-from typing import Any, Final, Self, cast
+from typing import Any, Final, Self
 
 import uvloop
 
 from bench import workload
-from bench.environment import cpu_seconds
+from bench.environment import BenchmarkFailed, cpu_seconds
 from bench.report import percentile
 from bench.workload import LoadPlan, LoadResult
 
@@ -23,69 +24,38 @@ CONNECT_TIMEOUT_SECONDS: Final = 10
 RESPONSE_TIMEOUT_SECONDS: Final = 60
 RATE_CONNECTIONS: Final = 64
 """A charge that finds no free connection waits for one; the wait is part of its latency."""
+CONTENT_LENGTH: Final = re.compile(rb"\r\ncontent-length: *(\d+)\r\n", re.IGNORECASE)
 
 
-class ChargeFailed(Exception):
-    """A charge sent at a fixed rate was refused or not answered."""
-
-
-class Connection(asyncio.Protocol):
+class Connection:
     """A connection that carries one request at a time."""
 
-    def __init__(self) -> None:
-        self._transport: asyncio.Transport | None = None
-        self._received = b""
-        self._response: asyncio.Future[bytes] | None = None
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
 
     @classmethod
     async def open(cls, port: int) -> Self:
-        _, connection = await asyncio.get_running_loop().create_connection(cls, "127.0.0.1", port)
-        return connection
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's transport is not a subclass
-
-    def data_received(self, data: bytes) -> None:
-        self._received += data
-        if self._response is not None and not self._response.done() and is_complete(self._received):
-            self._response.set_result(self._received)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._transport = None
-        if self._response is not None and not self._response.done():
-            self._response.set_exception(ConnectionError("the server closed the connection"))
+        return cls(*await asyncio.open_connection("127.0.0.1", port))
 
     async def send(self, request: bytes) -> bytes:
-        """The whole response. Raises: ConnectionError."""
-        if self._transport is None:
-            raise ConnectionError("the server closed the connection")
-        self._received = b""
-        self._response = asyncio.get_running_loop().create_future()
-        self._transport.write(request)
-        return await self._response
+        """The whole response. Raises: EOFError, ConnectionError; ValueError: it has no Content-Length."""
+        self._writer.write(request)
+        head = await self._reader.readuntil(b"\r\n\r\n")
+        length = CONTENT_LENGTH.search(head)
+        if length is None:
+            raise ValueError(f"a response without content-length: {head!r}")
+        return head + await self._reader.readexactly(int(length[1]))
 
     async def query(self, key: str, document: str, variables: dict[str, Any]) -> Any:
-        """The JSON of a GraphQL response. Raises: ConnectionError, TimeoutError."""
+        """The JSON of a GraphQL response. Raises: EOFError, ConnectionError, TimeoutError."""
         body = json.dumps({"query": document, "variables": variables}).encode()
         async with asyncio.timeout(RESPONSE_TIMEOUT_SECONDS):
             response = await self.send(workload.http_head(key, len(body)).encode() + body)
         return json.loads(response.partition(b"\r\n\r\n")[2])
 
     def close(self) -> None:
-        if self._transport is not None:
-            self._transport.close()
-
-
-def is_complete(response: bytes) -> bool:
-    """Whether the response has arrived completely. Raises: ValueError: it has no Content-Length."""
-    head_end = response.find(b"\r\n\r\n")
-    if head_end < 0:
-        return False
-    start = response.find(b"\r\ncontent-length:", 0, head_end)
-    if start < 0:
-        raise ValueError(f"a response without content-length: {response[:head_end]!r}")
-    length = response[start + len(b"\r\ncontent-length:") : response.find(b"\r\n", start + 2)]
-    return len(response) >= head_end + 4 + int(length)
+        self._writer.close()
 
 
 class LoadRun:
@@ -95,9 +65,8 @@ class LoadRun:
         self._plan = plan
         marker, self._markers = workload.MARKERS[plan.request]
         self._marker = marker.encode()
-        self._is_measuring = False
         self._is_over = False
-        self._latencies: list[float] = []
+        self._latencies_ms: list[float] = []
         self._charges = 0
         self.acknowledged = 0
         self.refused = 0
@@ -108,9 +77,9 @@ class LoadRun:
         if self._plan.counts_responses:
             successes, expected = int(successes == expected), 1
         self.acknowledged += successes
-        if self._is_measuring:
+        if not self._is_over:
             self._charges += successes
-            self._latencies.append(seconds)
+            self._latencies_ms.append(seconds * 1_000)
         if successes != expected:
             self.refused += expected - successes
             self.refusal = self.refusal or response[-500:].decode(errors="replace")
@@ -125,7 +94,7 @@ class LoadRun:
                 sent_at = time.perf_counter()
                 try:
                     response = await connection.send(next_request())
-                except ConnectionError as error:
+                except (EOFError, ConnectionError) as error:
                     self.count(str(error).encode(), time.perf_counter() - sent_at)
                     return
                 self.count(response, time.perf_counter() - sent_at)
@@ -134,20 +103,17 @@ class LoadRun:
         async with asyncio.TaskGroup() as group:
             for connection in connections:
                 group.create_task(keep_sending(connection))
-            await asyncio.sleep(self._plan.warm_up_seconds)
-            self._is_measuring, before = True, self._usage()
+            before = self._usage()
             await asyncio.sleep(self._plan.seconds)
-            self._is_measuring, self._is_over, after = False, True, self._usage()
-            draining = asyncio.get_running_loop().call_later(
-                RESPONSE_TIMEOUT_SECONDS, sys.exit, "responses are missing"
-            )
-        draining.cancel()
+            self._is_over, after = True, self._usage()
+            give_up = asyncio.get_running_loop().call_later(RESPONSE_TIMEOUT_SECONDS, sys.exit, "responses are missing")
+        give_up.cancel()
         seconds, server, database = (end - start for start, end in zip(before, after, strict=True))
         return LoadResult(
             charges=self._charges,
             seconds=seconds,
-            p50_ms=percentile(self._latencies, 50) * 1_000,
-            p99_ms=percentile(self._latencies, 99) * 1_000,
+            p50_ms=percentile(self._latencies_ms, 50),
+            p99_ms=percentile(self._latencies_ms, 99),
             server_cpu_seconds=server,
             database_cpu_seconds=database,
             acknowledged=self.acknowledged,
@@ -186,7 +152,7 @@ class AnsweredCharge:
 
 
 async def charge_at_rate(plan: RatePlan) -> list[AnsweredCharge]:
-    """Send the charges and wait for every response. Raises: ChargeFailed."""
+    """Send the charges and wait for every response. Raises: BenchmarkFailed."""
     free: asyncio.Queue[Connection] = asyncio.Queue()
     connections = [await Connection.open(plan.port) for _ in range(RATE_CONNECTIONS)]
     for connection in connections:
@@ -199,8 +165,8 @@ async def charge_at_rate(plan: RatePlan) -> list[AnsweredCharge]:
             for number in range(max(round(plan.per_second * plan.seconds), 1)):
                 await asyncio.sleep(started_at + number / plan.per_second - time.perf_counter())
                 sent.append(group.create_task(_charge(plan, chance.randrange(plan.tasks), number, free)))
-    except* (ChargeFailed, ConnectionError, TimeoutError) as errors:
-        raise ChargeFailed(f"a charge at a fixed rate failed: {errors.exceptions[0]!r}") from None
+    except* (BenchmarkFailed, EOFError, ConnectionError, TimeoutError) as errors:
+        raise BenchmarkFailed(f"a charge at a fixed rate failed: {errors.exceptions[0]!r}") from None
     finally:
         for connection in connections:
             connection.close()
@@ -221,7 +187,7 @@ async def _charge(plan: RatePlan, task_number: int, number: int, free: asyncio.Q
     match response:
         case {"data": {"charge": {"__typename": "ChargeSuccess", "balance": {"version": version}}}}:
             return AnsweredCharge(task_number, sent_at, time.perf_counter(), int(version))
-    raise ChargeFailed(f"a charge was answered with {response}")
+    raise BenchmarkFailed(f"a charge was answered with {response}")
 
 
 if __name__ == "__main__":

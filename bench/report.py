@@ -4,10 +4,10 @@ Absolute rates say more about the machine than about the server, so every compar
 the same round; the reported ratio is the median over the rounds.
 """
 
+import operator
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from rich import box
 from rich.table import Table
@@ -16,6 +16,8 @@ Figures = Mapping[str, float]
 """The figures of one measurement by name, for example {"p50_ms": 4.1}. A figure that was not measured is absent."""
 Rounds = Sequence[Mapping[str, Figures]]
 """What each round measured, by the name of the measurement."""
+HIGHER_IS_BETTER = frozenset({"per_second", "throughput_kept"})
+"""Figures whose goals are lower bounds; all other figures are costs and latencies."""
 
 
 def percentile(values: Sequence[float], percent: int) -> float:
@@ -25,20 +27,15 @@ def percentile(values: Sequence[float], percent: int) -> float:
     return statistics.quantiles(values, n=100, method="inclusive")[percent - 1]
 
 
-def median(rounds: Rounds, name: str, figure: str) -> float | None:
-    """The median of one figure over the rounds; None where no round has it."""
-    found = [measured[name][figure] for measured in rounds if figure in measured.get(name, {})]
-    return statistics.median(found) if found else None
+def median(rounds: Rounds, figure: str, name: str, other: str | None = None) -> float | None:
+    """The median over the rounds of one figure of `name`, or of its ratio to that of `other` in the same round.
 
-
-def ratio(rounds: Rounds, name: str, other: str, figure: str) -> float | None:
-    """The median over the rounds of `name`'s figure divided by `other`'s of the same round.
-
-    None where no round has both figures.
+    None where no round has the figures.
     """
     found = []
     for measured in rounds:
-        value, divisor = (measured.get(one, {}).get(figure) for one in (name, other))
+        value = measured.get(name, {}).get(figure)
+        divisor = 1.0 if other is None else measured.get(other, {}).get(figure)
         if value is not None and divisor:
             found.append(value / divisor)
     return statistics.median(found) if found else None
@@ -53,11 +50,46 @@ class Column:
     form: str
     against: Callable[[str], str | None] | None = None
 
-    def value(self, rounds: Rounds, name: str) -> float | None:
-        if self.against is None:
-            return median(rounds, name, self.figure)
-        other = self.against(name)
-        return None if other is None or other == name else ratio(rounds, name, other, self.figure)
+    def cell(self, rounds: Rounds, name: str) -> str:
+        other = self.against(name) if self.against else None
+        if self.against and other in (None, name):
+            return ""
+        value = median(rounds, self.figure, name, other)
+        return "" if value is None else format(value, self.form)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Goal:
+    """A bound on a figure of `name`, or on its ratio to `other`, and a better value that is aimed at."""
+
+    text: str
+    name: str
+    other: str | None = None
+    figure: str = "per_second"
+    clients: int
+    bound: float
+    aim: float
+
+    def verdict(self, found: float) -> str:
+        holds = operator.ge if self.figure in HIGHER_IS_BETTER else operator.le
+        if holds(found, self.aim):
+            return "aim reached"
+        return "reached" if holds(found, self.bound) else "not reached"
+
+
+def goal_results(goals: Iterable[Goal], rounds: Rounds) -> list[tuple[Goal, float]]:
+    """The goals that these rounds can decide, with what was found."""
+    results = ((goal, median(rounds, goal.figure, goal.name, goal.other)) for goal in goals)
+    return [(goal, found) for goal, found in results if found is not None]
+
+
+def goals_table(results: Iterable[tuple[Goal, float]]) -> Table:
+    rows = []
+    for goal, found in results:
+        sign = "" if goal.figure in HIGHER_IS_BETTER else "≤ "
+        bounds = f"{sign}{goal.bound:g}", f"{sign}{goal.aim:g}"
+        rows.append([goal.text, f"{goal.clients:,}", *bounds, f"{found:.3g}", goal.verdict(found)])
+    return markdown_table(("goal", "clients", "at least", "aim", "found", "verdict"), rows)
 
 
 def markdown_table(titles: Iterable[str], rows: Iterable[Sequence[str]]) -> Table:
@@ -68,62 +100,6 @@ def markdown_table(titles: Iterable[str], rows: Iterable[Sequence[str]]) -> Tabl
     for row in rows:
         table.add_row(*row)
     return table
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Goal:
-    """A bound on a figure of `name`, or on its ratio to `other`. `lower_is_better`: both bounds are upper bounds."""
-
-    text: str
-    name: str
-    other: str | None = None
-    figure: str = "per_second"
-    clients: int
-    at_least: float
-    aim: float
-    lower_is_better: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class GoalResult:
-    goal: Goal
-    found: float
-
-    @property
-    def verdict(self) -> str:
-        if self._holds(self.goal.aim):
-            return "aim reached"
-        return "reached" if self._holds(self.goal.at_least) else "not reached"
-
-    def as_json(self) -> dict[str, Any]:
-        return asdict(self.goal) | {"found": self.found, "verdict": self.verdict}
-
-    def _holds(self, bound: float) -> bool:
-        if self.goal.lower_is_better:
-            return self.found <= bound
-        return self.found >= bound
-
-
-def goal_results(goals: Iterable[Goal], rounds: Rounds) -> list[GoalResult]:
-    """The goals that these rounds can decide."""
-    results = []
-    for goal in goals:
-        if goal.other is None:
-            found = median(rounds, goal.name, goal.figure)
-        else:
-            found = ratio(rounds, goal.name, goal.other, goal.figure)
-        if found is not None:
-            results.append(GoalResult(goal, found))
-    return results
-
-
-def goals_table(results: Iterable[GoalResult]) -> Table:
-    def cells(result: GoalResult) -> list[str]:
-        goal, bound = result.goal, "≤ " if result.goal.lower_is_better else ""
-        figures = [f"{bound}{goal.at_least:g}", f"{bound}{goal.aim:g}", f"{result.found:.3g}"]
-        return [goal.text, f"{goal.clients:,}", *figures, result.verdict]
-
-    return markdown_table(("goal", "clients", "at least", "aim", "found", "verdict"), map(cells, results))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,15 +115,10 @@ class Section:
     caption: str
 
     def table(self) -> Table:
-        def cell(column: Column, name: str) -> str:
-            value = column.value(self.rounds, name)
-            return "" if value is None else format(value, column.form)
-
         return markdown_table(
             [*self.labels, *(column.title for column in self.columns)],
-            ([*cells, *(cell(column, name) for column in self.columns)] for name, cells in self.rows.items()),
+            (
+                [*cells, *(column.cell(self.rounds, name) for column in self.columns)]
+                for name, cells in self.rows.items()
+            ),
         )
-
-    def as_json(self) -> dict[str, Any]:
-        table = {name: {column.title: column.value(self.rounds, name) for column in self.columns} for name in self.rows}
-        return {"table": table, "rounds": self.rounds}

@@ -16,7 +16,7 @@ from websockets.frames import Frame, Opcode
 from websockets.typing import Subprotocol
 from websockets.uri import parse_uri
 
-from bench.environment import Server, precise_cpu_seconds
+from bench.environment import BenchmarkFailed, Server, cpu_seconds
 from bench.http_client import AnsweredCharge, RatePlan, charge_at_rate
 from bench.report import percentile
 
@@ -32,52 +32,36 @@ Push = tuple[int, float, bytes]
 """Number of the subscriber, time of arrival, message."""
 
 
-class SubscribersFailed(Exception):
-    """A subscriber was disconnected or received something other than its balance."""
+def push_latencies(charges: Sequence[AnsweredCharge], pushes: Iterable[Push]) -> list[float]:
+    """Milliseconds from sending a charge to its push, without charges that were not pushed.
 
-
-def match_pushes(charges: Sequence[AnsweredCharge], pushes: Iterable[Push]) -> dict[str, float]:
-    """Latencies of pushes. `pushes` are in order of arrival.
-
-    A charge is seen with the first push to its account whose version is that of the charge or a later one. Latencies
-    are from sending the charge, and from its response (0 where the push arrived first). `unseen`: charges without push.
+    A charge is pushed with the first push to its account whose version is that of the charge or a later one. `pushes`
+    are in order of arrival.
     """
     by_subscriber: dict[int, list[tuple[int, float]]] = {}
-    count = 0
     for number, arrived_at, message in pushes:
-        count += 1
         version = int(json.loads(message)["payload"]["data"]["balance"]["version"])
         by_subscriber.setdefault(number, []).append((version, arrived_at))
-    after_sending, after_response = [], []
+    latencies = []
     for charge in charges:
         received = by_subscriber.get(charge.task_number, [])
         place = bisect_left(received, charge.version, key=lambda push: push[0])
         if place < len(received):
-            arrived_at = received[place][1]
-            after_sending.append((arrived_at - charge.sent_at) * 1_000)
-            after_response.append(max(arrived_at - charge.answered_at, 0.0) * 1_000)
-    return {
-        "charges": len(charges),
-        "pushes": count,
-        "unseen": len(charges) - len(after_sending),
-        "p50_ms": percentile(after_sending, 50),
-        "p99_ms": percentile(after_sending, 99),
-        "p99_after_response_ms": percentile(after_response, 99),
-    }
+            latencies.append((received[place][1] - charge.sent_at) * 1_000)
+    return latencies
 
 
 class Subscribers:
-    """Clients of one server. A method raises SubscribersFailed if one of them has failed."""
+    """Clients of one server. A method raises BenchmarkFailed if one of them has failed."""
 
     def __init__(self, server: Server) -> None:
         self._server = server
         self._subscribers: list[Subscriber] = []
-        self._kept: list[Push] | None = None
         self._error: str | None = None
-        self.pushes = 0
+        self.pushes: list[Push] = []
 
-    async def connect(self, tokens: list[str]) -> float:
-        """Connect one subscriber for each token. Returns the seconds until each has received its first balance."""
+    async def connect(self, tokens: list[str]) -> None:
+        """Connect one subscriber for each token, until each has received its first balance."""
         numbers = iter(range(len(tokens)))
         loop = asyncio.get_running_loop()
 
@@ -88,39 +72,39 @@ class Subscribers:
                 await loop.create_connection(lambda: subscriber, "127.0.0.1", self._server.port)  # noqa: B023  called at once
                 await subscriber.is_ready
 
-        started_at = time.perf_counter()
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_SECONDS), asyncio.TaskGroup() as group:
                 for _ in range(CONNECT_AT_ONCE):
                     group.create_task(connect_some())
         except ExceptionGroup:
-            self._check()
+            self.check()
             raise
-        return time.perf_counter() - started_at
-
-    async def idle_cpu(self, seconds: float) -> float:
-        """The part of a core that the server uses while nothing happens."""
-        started_at, used = time.perf_counter(), precise_cpu_seconds([self._server.pid])
-        await asyncio.sleep(seconds)
-        self._check()
-        return (precise_cpu_seconds([self._server.pid]) - used) / (time.perf_counter() - started_at)
 
     async def charge(self, plan: RatePlan) -> dict[str, float]:
-        """Send charges at a fixed rate, match them with pushes, and measure the CPU of the server that pushes."""
-        self._kept = []
-        started_at, used = time.perf_counter(), precise_cpu_seconds([self._server.pid])
+        """Send charges at a fixed rate until each was pushed. Returns figures, with the CPU of the server that pushes.
+
+        The CPU is without what the server uses as long while nothing happens.
+        """
+        idle_started_at, idle = time.perf_counter(), cpu_seconds([self._server.pid])
+        await asyncio.sleep(max(plan.seconds / 2, 0.5))
+        self.pushes = []
+        started_at, used = time.perf_counter(), cpu_seconds([self._server.pid])
+        idle_share = (used - idle) / (started_at - idle_started_at)
         charges = await charge_at_rate(plan)
-        charging_seconds = time.perf_counter() - started_at
-        while True:
+        give_up_at = time.perf_counter() + MAXIMUM_DRAIN_SECONDS
+        latencies: list[float] = []
+        while len(latencies) < len(charges):
+            self.check()
+            if time.perf_counter() > give_up_at:
+                raise BenchmarkFailed(f"{len(charges) - len(latencies)} charges of {plan.run} were not pushed")
             await asyncio.sleep(DRAIN_SECONDS)
-            seen = match_pushes(charges, self._kept)
-            seconds = time.perf_counter() - started_at
-            if not seen["unseen"] or seconds > charging_seconds + MAXIMUM_DRAIN_SECONDS:
-                break
-        self._kept = None
-        self._check()
-        used = precise_cpu_seconds([self._server.pid]) - used
-        return {"seconds": seconds, "charging_seconds": charging_seconds, "server_cpu_seconds": used, **seen}
+            latencies = push_latencies(charges, self.pushes)
+        used = cpu_seconds([self._server.pid]) - used - idle_share * (time.perf_counter() - started_at)
+        return {
+            "micros_per_push": used * 1e6 / len(self.pushes),
+            "p50_ms": percentile(latencies, 50),
+            "p99_ms": percentile(latencies, 99),
+        }
 
     async def disconnect(self) -> None:
         subscribers, self._subscribers = self._subscribers, []
@@ -128,19 +112,14 @@ class Subscribers:
             subscriber.disconnect()
         for subscriber in subscribers:
             await subscriber.is_closed.wait()
-        self._check()
-
-    def received(self, number: int, message: bytes) -> None:
-        self.pushes += 1
-        if self._kept is not None:
-            self._kept.append((number, time.perf_counter(), message))
+        self.check()
 
     def failed(self, error: str) -> None:
         self._error = self._error or error
 
-    def _check(self) -> None:
+    def check(self) -> None:
         if self._error:
-            raise SubscribersFailed(self._error)
+            raise BenchmarkFailed(self._error)
 
 
 class Subscriber(asyncio.Protocol):
@@ -186,7 +165,7 @@ class Subscriber(asyncio.Protocol):
         payload = bytes(frame.data)
         if frame.opcode is Opcode.TEXT and b'"next"' in payload and b'"errors"' not in payload:
             if self.is_ready.done():
-                self._all.received(self._number, payload)
+                self._all.pushes.append((self._number, time.perf_counter(), payload))
             else:
                 self.is_ready.set_result(None)
         elif frame.opcode is Opcode.TEXT and b'"connection_ack"' in payload:
@@ -204,6 +183,6 @@ class Subscriber(asyncio.Protocol):
     def _fail(self, error: str) -> None:
         self._all.failed(error)
         if not self.is_ready.done():
-            self.is_ready.set_exception(SubscribersFailed(error))
+            self.is_ready.set_exception(BenchmarkFailed(error))
         self._is_leaving = True
         self._transport.close()

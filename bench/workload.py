@@ -4,7 +4,9 @@ import json
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, Self
+
+from bench.environment import BenchmarkFailed
 
 Load = Literal["many", "hot", "balance", "library"]
 """many: charges to 10,000 accounts in random order. hot: charges to one account. balance, library: reads."""
@@ -17,6 +19,26 @@ HOT_TASKS: Final = 64
 BATCH_SIZE: Final = 100
 GRANTED_CREDITS: Final = 1_000_000_000
 """Granted to each account, so that no charge is refused."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Extent:
+    """How much is measured.
+
+    `rounds` are of everything, `seconds` of each measurement of charges and reads. `more_subscribers`: numbers that are
+    measured once, with this server alone, after the rounds. `entries`: sizes of ledgers, ascending. `pages`: how many
+    times a page of the history is read in a round.
+    """
+
+    rounds: int = 5
+    seconds: float = 1.0
+    live_seconds: float = 2.0
+    subscribers: int = 1_000
+    more_subscribers: tuple[int, ...] = ()
+    growth_seconds: float = 1.5
+    entries: tuple[int, ...] = (10_000, 100_000)
+    pages: int = 100
+
 
 BLOCK: Final = "AITextGeneratorBlock"
 SETTINGS: Final = {"model": "gpt-4o", "max_tokens": 500}
@@ -78,7 +100,6 @@ class LoadPlan:
     key: str
     run: str
     connections: int
-    warm_up_seconds: float
     seconds: float
     server_pids: list[int]
     database_pids: list[int]
@@ -110,7 +131,6 @@ def template_of(plan: LoadPlan) -> RequestTemplate:
     match plan.request:
         case "library":
             before, item, after = json.dumps({"query": LIBRARY, "variables": LIBRARY_VARIABLES}), "", ""
-            items = 0
         case "balance":
             before = f'{{"query":{json.dumps(BALANCE)},"variables":{{"ownerId":"'
             item, after = "owner-%06d", '"}}'
@@ -125,15 +145,13 @@ def template_of(plan: LoadPlan) -> RequestTemplate:
             choices = HOT_TASKS if plan.load == "hot" else plan.accounts
     one = item.replace("%06d", "000000").replace("%08d", "00000000")
     length = len(before) + len(",".join([one] * items)) + len(after)
-    path = "/route" if plan.request == "route" else "/graphql"
-    return RequestTemplate(
-        before=http_head(plan.key, length, path) + before, item=item, items=items, after=after, choices=choices
-    )
+    before = http_head(plan.key, length) + before
+    return RequestTemplate(before=before, item=item, items=items, after=after, choices=choices)
 
 
-def http_head(key: str, length: int, path: str = "/graphql") -> str:
+def http_head(key: str, length: int) -> str:
     return (
-        f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+        f"POST /graphql HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
         f"Authorization: Bearer {key}\r\nContent-Length: {length}\r\n\r\n"
     )
 
@@ -144,11 +162,10 @@ def request_factory(plan: LoadPlan) -> Callable[[], bytes]:
     before, item, after = template.before.encode(), template.item.encode(), template.after.encode()
     chance = random.Random(plan.run).random  # noqa: S311  the same order in every run, not a secret
     numbers = iter(range(100_000_000))
-    has_number = b"%08d" in item
+    placeholders = item.count(b"%0")
 
     def next_item() -> bytes:
-        choice = int(chance() * template.choices)
-        return item % ((choice, next(numbers)) if has_number else choice)
+        return item % (int(chance() * template.choices), next(numbers))[:placeholders]
 
     return lambda: before + b",".join([next_item() for _ in range(template.items)]) + after
 
@@ -168,6 +185,12 @@ class LoadResult:
     refused: int = 0
     refusal: str | None = None
     """The first response that was not as expected."""
+
+    def check(self, run: str) -> Self:
+        """Raises: BenchmarkFailed: a request was refused."""
+        if self.refused:
+            raise BenchmarkFailed(f"{self.refused:,} requests of {run} were not answered as expected: {self.refusal}")
+        return self
 
     @property
     def per_second(self) -> float:

@@ -34,8 +34,6 @@ local function next_item()
 end
 
 local function next_request()
-    if items == 0 then return before .. after end
-    if items == 1 then return before .. next_item() .. after end
     local parts = {}
     for place = 1, items do parts[place] = next_item() end
     return before .. table.concat(parts, ",") .. after

@@ -8,7 +8,6 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import threading
 import time
 import zlib
@@ -17,18 +16,15 @@ from pathlib import Path
 from typing import Final
 
 from bench import workload
-from bench.environment import REPOSITORY, cpu_seconds
+from bench.environment import BenchmarkFailed, cpu_seconds, run_module
 from bench.workload import LoadPlan, LoadResult
 
 SCRIPT: Final = Path(__file__).with_suffix(".lua")
 OWN_CLIENT: Final = "bench.http_client"
+WARM_UP_SECONDS: Final = 0.5
 CONNECT_SECONDS: Final = 0.1
 """How long wrk needs to open its connections; it counts from its first request."""
 DRAIN_TIMEOUT_SECONDS: Final = 60
-
-
-class ClientFailed(Exception):
-    """A client did not finish; the message says why."""
 
 
 def installed_wrk() -> str | None:
@@ -36,13 +32,10 @@ def installed_wrk() -> str | None:
 
 
 def send_load(plan: LoadPlan) -> LoadResult:
-    """Carry out the plan in another process, and wait for every response. Raises: ClientFailed."""
-    if installed_wrk() is None:
-        return _run_own_client(plan)
-    if not plan.warm_up_seconds:
-        return _run_wrk(plan)
-    warm_up = _run_wrk(replace(plan, run=f"{plan.run}-warm", seconds=plan.warm_up_seconds))
-    result = _run_wrk(plan)
+    """Carry out the plan in another process, and wait for every response. Raises: BenchmarkFailed."""
+    run = _run_wrk if installed_wrk() else _run_own_client
+    warm_up = run(replace(plan, run=f"{plan.run}-warm", seconds=WARM_UP_SECONDS))
+    result = run(plan)
     return replace(
         result,
         acknowledged=warm_up.acknowledged + result.acknowledged,
@@ -52,16 +45,9 @@ def send_load(plan: LoadPlan) -> LoadResult:
 
 
 def _run_own_client(plan: LoadPlan) -> LoadResult:
-    done = subprocess.run(
-        [sys.executable, "-m", OWN_CLIENT],
-        cwd=REPOSITORY,
-        input=json.dumps(asdict(plan)),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_module(OWN_CLIENT, text=json.dumps(asdict(plan)))
     if done.returncode != 0:
-        raise ClientFailed(f"The client of {plan.run} failed:\n{done.stderr[-4000:]}")
+        raise BenchmarkFailed(f"The client of {plan.run} failed:\n{done.stderr[-4000:]}")
     return LoadResult(**json.loads(done.stdout))
 
 
@@ -79,7 +65,7 @@ def _run_wrk(plan: LoadPlan) -> LoadResult:
     server, database = (end - start for start, end in zip(before, after, strict=True))
     found = dict(re.findall(r"^(\w+) (.*)$", output, re.MULTILINE))
     if not {"begun_at", "counted", "acknowledged", "refused", "p50", "p99"} <= found.keys():
-        raise ClientFailed(f"wrk failed in {plan.run}:\n{output[-2000:]}")
+        raise BenchmarkFailed(f"wrk failed in {plan.run}:\n{output[-2000:]}")
     return LoadResult(
         charges=int(float(found["counted"])),
         seconds=stop_at - float(found["begun_at"]),

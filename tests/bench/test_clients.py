@@ -5,13 +5,15 @@ from collections.abc import Iterator
 import pytest
 
 from bench import environment, wrk
-from bench.environment import Server
+from bench.environment import BenchmarkFailed, Server
 from bench.workload import LoadPlan, LoadResult, Request
 
 
 @pytest.fixture(scope="module")
 def route(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with environment.running_server("route", "bench.plain_route", directory=tmp_path_factory.mktemp("route")) as server:
+    with environment.running_server(
+        "route", "bench.reference_servers", "route", directory=tmp_path_factory.mktemp("route")
+    ) as server:
         yield server
 
 
@@ -25,21 +27,20 @@ def client(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
     return name
 
 
-def send(route: Server, request: Request, *, warm_up_seconds: float = 0.0) -> LoadResult:
+def send(route: Server, request: Request) -> LoadResult:
     plan = LoadPlan(
         request=request, load="many", port=route.port, key="k", run="run", connections=3,
-        warm_up_seconds=warm_up_seconds, seconds=0.4, server_pids=[route.pid], database_pids=[],
+        seconds=0.4, server_pids=[route.pid], database_pids=[],
     )  # fmt: skip
     return wrk.send_load(plan)
 
 
 @pytest.mark.usefixtures("client")
-def test_expected_responses_are_counted(route: Server) -> None:
+def test_expected_responses_are_counted_and_those_of_the_warm_up_only_acknowledged(route: Server) -> None:
     result = send(route, "route")
 
     assert result.charges > 50
-    uncounted = 3 * 2  # one request of each connection at the start of the measurement, and one at its end
-    assert result.charges <= result.acknowledged <= result.charges + uncounted
+    assert result.acknowledged > result.charges * 1.2  # those of the warm-up too
     assert (result.refused, result.refusal) == (0, None)
     assert 0.3 < result.seconds < 2
     assert 0 < result.p50_ms <= result.p99_ms
@@ -47,27 +48,19 @@ def test_expected_responses_are_counted(route: Server) -> None:
 
 
 @pytest.mark.usefixtures("client")
-def test_charges_of_the_warm_up_are_acknowledged_and_not_measured(route: Server) -> None:
-    result = send(route, "route", warm_up_seconds=0.4)
-
-    assert result.acknowledged > result.charges * 1.2
-
-
-@pytest.mark.usefixtures("client")
-@pytest.mark.parametrize(("request_kind", "each"), [("charge", 1), ("batch", 100), ("library", 1)])
+@pytest.mark.parametrize(("request_kind", "each"), [("batch", 100), ("library", 1)])
 def test_any_other_response_is_a_refusal_and_the_first_is_kept(route: Server, request_kind: Request, each: int) -> None:
-    result = send(route, request_kind)  # the route has another path
+    result = send(route, request_kind)  # the route takes single charges
 
     assert (result.charges, result.acknowledged) == (0, 0)
     assert result.refused > each
     assert result.refused % each == 0
     assert result.refusal is not None
-    assert "404" in result.refusal
-    assert "Not Found" in result.refusal
+    assert "takes single charges" in result.refusal
 
 
 def test_a_server_that_does_not_listen_is_reported(client: str, free_tcp_port: int) -> None:
-    with pytest.raises(wrk.ClientFailed, match="wrk failed" if client == "wrk" else "refused"):
+    with pytest.raises(BenchmarkFailed, match="wrk failed" if client == "wrk" else "refused"):
         send(Server(pid=1, port=free_tcp_port), "route")
 
 
@@ -75,5 +68,5 @@ def test_a_client_that_fails_is_reported_with_its_output(route: Server, monkeypa
     monkeypatch.setattr(wrk, "installed_wrk", lambda: None)
     monkeypatch.setattr(wrk, "OWN_CLIENT", "bench.no_client")
 
-    with pytest.raises(wrk.ClientFailed, match=r"No module named .*no_client"):
+    with pytest.raises(BenchmarkFailed, match=r"No module named .*no_client"):
         send(route, "route")

@@ -6,14 +6,14 @@ from typing import Any
 import pytest
 
 from bench import workload
-from bench.http_client import LoadRun, is_complete
+from bench.http_client import LoadRun
 from bench.workload import Load, LoadPlan, LoadResult, Request
 
 
 def a_plan(request: Request, load: Load = "many", **more: Any) -> LoadPlan:
     return LoadPlan(
-        request=request, load=load, port=1, key="ck", run="run-1", connections=1, warm_up_seconds=0, seconds=1,
-        server_pids=[], database_pids=[], **more,
+        request=request, load=load, port=1, key="ck", run="run-1", connections=1, seconds=1, server_pids=[],
+        database_pids=[], **more,
     )  # fmt: skip
 
 
@@ -85,11 +85,3 @@ def test_figures_are_per_charge_and_a_server_that_answered_nothing_has_only_a_ra
         "per_second": 500.0, "p50_ms": 4.0, "p99_ms": 9.0, "server_micros": 500.0, "database_micros": 250.0,
     }  # fmt: skip
     assert nothing.figures() == {"per_second": 0.0}
-
-
-def test_a_response_is_complete_with_its_last_byte() -> None:
-    response = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 4\r\n\r\ntrue"
-
-    assert [is_complete(response[:end]) for end in range(len(response) + 1)] == [False] * len(response) + [True]
-    with pytest.raises(ValueError, match="without content-length"):
-        is_complete(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\ntrue\r\n")

@@ -1,26 +1,29 @@
-"""`python -m bench.stock_strawberry pages | balance`: the same reads on Strawberry's own ASGI view with its defaults.
+"""`python -m bench.reference_servers route | pages | balance`: what this server is compared with.
 
-`pages` serves this server's schema and resolvers, so that the difference is the GraphQL engine. `balance` serves the
-balance subscription as one would write it, woken by the same change feed, with one query for each push. Callers are
-authenticated as in this server. No background tasks run.
+`route` is a Starlette route that reads and writes JSON, as the lower bound of server CPU. `pages` and `balance` run on
+Strawberry's own ASGI view with its defaults: `pages` serves this server's schema and resolvers, so that the difference
+is the GraphQL engine; `balance` serves the balance subscription as one would write it, woken by the same change feed,
+with one query for each push. Callers are authenticated as in this server. No background tasks run.
 """
 
+import socket
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from enum import StrEnum
 from typing import Any, Final
 
 import strawberry
+import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 from strawberry.asgi import GraphQL
 from strawberry.exceptions import ConnectionRejectionError
 from strawberry.types import Info
 
+from app.api.accounts.balance import BalanceStatus
 from app.api.context import AppState, Context
 from app.api.schema import build_schema
 from app.auth.authenticator import Authenticator, build_authenticator
@@ -31,18 +34,9 @@ from app.errors import Unauthenticated
 from app.live.change_feed import ChangeFeed
 from app.settings import get_settings
 from app.state import build_state
-from bench.plain_route import serve
 
 ACCOUNT: Final = "SELECT account_id FROM owner WHERE owner_id = $1"
 BALANCE: Final = "SELECT posted, held, frozen, owed, version FROM account WHERE id = $1"
-
-
-@strawberry.enum
-class BalanceStatus(StrEnum):
-    OK = "OK"
-    LOW = "LOW"
-    EMPTY = "EMPTY"
-    IN_DEBT = "IN_DEBT"
 
 
 @strawberry.type
@@ -136,8 +130,34 @@ def application(kind: str, url: str) -> Starlette:
     return Starlette(routes=[Route("/graphql", view), WebSocketRoute("/graphql", view)], lifespan=lifespan)
 
 
+async def respond(request: Request) -> JSONResponse:
+    match (await request.json())["variables"]:
+        case {"input": {"blockRunId": block_run_id}}:
+            success = {"__typename": "ChargeSuccess", "cost": 1, "replayed": False}
+            return JSONResponse({"data": {"charge": success, "blockRunId": block_run_id}})
+    return JSONResponse({"errors": "The route takes single charges."}, status_code=400)
+
+
+def serve(application: Starlette) -> None:
+    """Serve on a free port, which is printed, with the uvicorn settings of `python -m app serve`."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(2048)
+        print(f"Serving on http://127.0.0.1:{listener.getsockname()[1]}", flush=True)
+        config = uvicorn.Config(
+            application,
+            loop="uvloop",
+            http="httptools",
+            ws="websockets-sansio",
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+        )
+        uvicorn.Server(config).run(sockets=[listener])
+
+
 if __name__ == "__main__":
-    database_url = get_settings().database_url
-    if database_url is None:
-        raise SystemExit("DATABASE_URL is not set.")
-    serve(application(sys.argv[1], database_url))
+    if sys.argv[1] == "route":
+        serve(Starlette(routes=[Route("/graphql", respond, methods=["POST"])]))
+    else:
+        serve(application(sys.argv[1], get_settings().database_url or ""))
