@@ -150,11 +150,15 @@ class Settings(BaseSettings):
     operation_seconds: Seconds = 30
     """Time limit of a query or mutation. It does not apply to charges, which wait in a queue of limited length."""
     rate_per_user: Rate = 50
-    """Operations per second of one user, over all WORKERS. A burst may use 5 seconds' worth at once. 0: no limit."""
+    """Operations per second of one user. A burst may use 5 seconds' worth at once. 0: no limit.
+
+    Like the rates below, it counts for each process: a user with connections to several WORKERS has the rate in each.
+    """
     rate_per_address: Rate = 200
     """Operations per second of all users and anonymous callers of one address (IPv6: one /64 network).
 
-    Rejected credentials and malformed requests count, too. 0: no limit.
+    Rejected credentials and malformed requests count, too. Unknown service keys are looked up at most at this rate. 0:
+    no limit.
     """
     rate_per_service: Rate = 2000
     """Operations per second of one service key or operator. Charges and holds do not count. 0: no limit."""

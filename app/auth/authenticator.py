@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from app.auth.caller import Caller, CallerKind
 from app.auth.development_keys import installation_keys
 from app.auth.jwks import KeySource, RemoteKeySet, SharedSecret, StaticKeys
-from app.auth.service_key_cache import OnRevoked, ServiceKeyCache
+from app.auth.service_key_cache import BeforeRead, OnRevoked, ServiceKeyCache
 from app.auth.service_keys import KEY_PREFIX
 from app.auth.tokens import TokenRequirements, TokenVerifier, utc_now
 from app.errors import Misconfigured, RejectedCredential
@@ -35,10 +35,11 @@ class Authenticator:
         self._remote_keys = remote_keys
         self._reveals_reasons = reveals_reasons
 
-    async def authenticate(self, authorization: str | None) -> Caller | None:
+    async def authenticate(self, authorization: str | None, before_read: BeforeRead = lambda: None) -> Caller | None:
         """Return the caller of an Authorization header, or None if there is no header.
 
-        On a WebSocket, `authorization` is the text with the same format in connection_init.
+        On a WebSocket, `authorization` is the text with the same format in connection_init. `before_read` is called
+        before an unknown service key is read.
 
         Raises: RejectedCredential; Unavailable: no token can be verified at the moment.
         """
@@ -47,15 +48,15 @@ class Authenticator:
         scheme, _, credential = authorization.partition(" ")
         if scheme.lower() != "bearer":
             credential = ""
-        return await self.authenticate_credential(credential.strip(" "))
+        return await self.authenticate_credential(credential.strip(" "), before_read)
 
-    async def authenticate_credential(self, credential: str) -> Caller:
+    async def authenticate_credential(self, credential: str, before_read: BeforeRead = lambda: None) -> Caller:
         """Return the caller of a token or service key. It raises the errors of `authenticate`."""
         try:
             if not credential:
                 raise RejectedCredential("Authorization header without 'Bearer <token or service key>'")
             if credential.startswith(KEY_PREFIX):
-                return await self._service_keys.verify(credential)
+                return await self._service_keys.verify(credential, before_read)
             return await self._tokens.verify(credential)
         except RejectedCredential as rejected:
             if self._reveals_reasons:

@@ -29,6 +29,8 @@ WATCH_SECONDS: Final = 2.0
 CACHE_SIZE: Final = 10_000
 LAST_USED_INTERVAL: Final = timedelta(minutes=1)
 
+BeforeRead = Callable[[], None]
+"""A function that counts a read of the database, or refuses it by an exception."""
 OnRevoked = Callable[[], None]
 """A function that is called at most once, in the event loop."""
 
@@ -69,13 +71,22 @@ class ServiceKeyCache:
         self._watchers: dict[str, dict[object, OnRevoked]] = {}
         self._watches: dict[str, asyncio.Task[None]] = {}
 
-    async def verify(self, key: str) -> Caller:
-        """Return the service that has this key. Raises: RejectedCredential."""
+    async def verify(self, key: str, before_read: BeforeRead = lambda: None) -> Caller:
+        """Return the service that has this key.
+
+        `before_read` is called before the row of a key is read that was not accepted recently. What it raises is raised
+        here, and nothing is read.
+        Raises: RejectedCredential.
+        """
         match = KEY_PATTERN.fullmatch(key)
         if match is None:
             raise RejectedCredential("malformed service key")
         key_id, secret = match[1], bytes.fromhex(match[2])
-        cached = self._find_cached(key_id) or await self._read_shared(key_id)
+        cached = self._find_cached(key_id)
+        if cached is None:
+            if key_id not in self._accepted:
+                before_read()
+            cached = await self._read_shared(key_id)
         # The secrets are compared even if the key does not exist, and in constant time. So response times reveal
         # nothing about the secret.
         is_same = hmac.compare_digest(hash_secret(secret), cached.secret_hash)

@@ -135,6 +135,11 @@ class GraphQLEngine:
         if self._rate_limiter is not None:
             self._rate_limiter.check(context)
 
+    def record_key_read(self, context: RequestContext[Any]) -> None:
+        """Count the read of an unknown service key for its client address. Raises: RateLimited."""
+        if self._rate_limiter is not None:
+            self._rate_limiter.record_key_read(context)
+
     def record_failure(self, context: RequestContext[Any]) -> None:
         """Count a request that is refused before its operation is known. Raises: RateLimited: there were too many."""
         if self._rate_limiter is not None:

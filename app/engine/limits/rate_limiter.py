@@ -1,7 +1,9 @@
 """The rate limiter: limits how often a caller or client address may start operations, and how many may run at once.
 
-The rate is a token bucket for each key. A bucket fills at a constant rate, and each operation takes one token. A
-process has its own buckets and allows its share of the rate (1 / WORKERS), so no shared store is needed.
+The rate is a token bucket for each key. A bucket fills at a constant rate, and each operation takes one token.
+
+Each process has its own buckets, and a connection belongs to one process. So a client with one connection has its full
+rate, and a client with many has at most WORKERS times the rate. No store is shared.
 """
 
 import ipaddress
@@ -78,10 +80,11 @@ class RateLimiter:
     """
 
     def __init__(self, settings: Settings) -> None:
-        share = 1 / settings.workers
-        self._users = TokenBuckets(settings.rate_per_user * share)
-        self._addresses = TokenBuckets(settings.rate_per_address * share)
-        self._services = TokenBuckets(settings.rate_per_service * share)
+        self._users = TokenBuckets(settings.rate_per_user)
+        self._addresses = TokenBuckets(settings.rate_per_address)
+        self._services = TokenBuckets(settings.rate_per_service)
+        # Other requests of an address must not keep a new service key from being read, so reads have their own buckets.
+        self._key_reads = TokenBuckets(settings.rate_per_address)
         self._max_operations = settings.operations_per_user
         self._max_subscriptions = settings.subscriptions_per_user
         self._operations: Counter[str] = Counter()
@@ -115,6 +118,14 @@ class RateLimiter:
         """
         if is_user_or_anonymous(context) and context.client_address is not None:
             _raise_if_positive(self._addresses.take(rate_limit_network(context.client_address)))
+
+    def record_key_read(self, context: RequestContext[Any]) -> None:
+        """Count the read of a service key that was not accepted recently, before it is read.
+
+        Raises: RateLimited: the client address has used up its rate of such reads.
+        """
+        if context.client_address is not None:
+            _raise_if_positive(self._key_reads.take(rate_limit_network(context.client_address)))
 
     @contextmanager
     def running_operation(self, context: RequestContext[Any]) -> Iterator[None]:

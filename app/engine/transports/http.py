@@ -23,6 +23,7 @@ from app.engine.context import RequestContext, client_address_of
 from app.engine.errors import DATABASE_UNAVAILABLE, ErrorCode, format_error, mask_fault
 from app.engine.execution import GraphQLEngine, GraphQLRequest, GraphQLResponse, Prepared, operation_type
 from app.engine.transports import request_parsing, sse
+from app.engine.transports.authentication import authenticate
 from app.engine.transports.content_negotiation import GRAPHQL_JSON, HTML, JSON, Accepted, negotiate
 from app.errors import RateLimited, RejectedCredential, RequestError, Unavailable
 from app.server.security_headers import SECURITY_HEADERS
@@ -30,8 +31,11 @@ from app.server.security_headers import SECURITY_HEADERS
 READ_METHODS: Final = frozenset({"GET", "HEAD"})
 CLIENT_DISCONNECTED: Final = "CLIENT_DISCONNECTED"
 """An outcome in the request log. It is not sent to clients."""
-UNCOUNTED_STATUSES: Final = frozenset({429, 503})
-"""Statuses that do not count against the rate of the client address, because the request was not the cause."""
+UNCOUNTED_STATUSES: Final = frozenset({401, 429, 503})
+"""Statuses that do not count here against the rate of the client address.
+
+Rejected credentials are counted by `authenticate`; of the others, the request was not the cause.
+"""
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _CHARSET: Final = re.compile(rb';[ \t]*charset[ \t]*=[ \t]*"?([^";\s]*)', re.IGNORECASE)
 
@@ -133,13 +137,8 @@ class GraphQLOverHTTP:
 
     async def _execute(self, request: _HTTPRequest, context: RequestContext[Any]) -> GraphQLResponse | None:
         """Return the response, or None if an event stream was sent. Raises: _Refused, ClientDisconnected."""
-        if not has_service_key(request.authorization):
-            try:
-                self._engine.check_address_rate(context)
-            except RateLimited as error:
-                raise _rate_limited(error) from None
         _check_headers(request, self._methods)
-        context.caller = await self._authenticate(request.authorization)
+        context.caller = await self._authenticate(request.authorization, context)
         operation = await _parse(request, context.caller)
         accepted = request.accepted
         if request.method == "POST" and not accepted.accepts_stream:
@@ -175,9 +174,13 @@ class GraphQLOverHTTP:
             accepts_json=request.accepted.media_type is not None,
         )
 
-    async def _authenticate(self, authorization: str | None) -> Caller | None:
+    async def _authenticate(self, authorization: str | None, context: RequestContext[Any]) -> Caller | None:
         try:
-            return await self._authenticator.authenticate(authorization)
+            if authorization is None:
+                self._engine.check_address_rate(context)  # before the body is read
+            return await authenticate(self._engine, self._authenticator, context, authorization)
+        except RateLimited as error:
+            raise _rate_limited(error) from None
         except RejectedCredential as error:
             raise _Refused(401, str(error), error.code, (b"www-authenticate", b"Bearer"), reason=error.reason) from None
         except RequestError as error:
@@ -191,10 +194,10 @@ class GraphQLOverHTTP:
     def _record_failure(self, refused: _Refused, request: _HTTPRequest, context: RequestContext[Any]) -> _Refused:
         """Count the refusal against the rate of the client address.
 
-        Returns: the refusal, or another one if there were too many. For requests with a service key, only a rejected
-        key counts, so that an accepted service is never rate limited here.
+        Returns: the refusal, or another one if there were too many. Requests with a service key do not count here, so
+        that an accepted service is never rate limited.
         """
-        if refused.status in UNCOUNTED_STATUSES or (refused.status != 401 and has_service_key(request.authorization)):
+        if refused.status in UNCOUNTED_STATUSES or has_service_key(request.authorization):
             return refused
         try:
             self._engine.record_failure(context)

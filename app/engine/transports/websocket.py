@@ -27,8 +27,9 @@ from app.engine.errors import ErrorCode, format_error, mask_fault
 from app.engine.execution import GraphQLEngine, GraphQLRequest, OperationFailed
 from app.engine.limits.rate_limiter import TokenBuckets
 from app.engine.transports import connection_limits, request_parsing
+from app.engine.transports.authentication import authenticate
 from app.engine.transports.connection_limits import ConnectionLimits
-from app.errors import RateLimited, RejectedCredential, RequestError
+from app.errors import RejectedCredential, RequestError
 
 PROTOCOL: Final = "graphql-transport-ws"
 EXPIRED: Final = "Forbidden: the token has expired"
@@ -216,7 +217,8 @@ class _Connection:
         try:
             self._caller = await self._authenticate(payload or {})
         except RejectedCredential as rejected:
-            raise self._reject_credential(rejected) from None
+            text = f"Forbidden: {rejected.reason}"[:MAX_REASON_LENGTH] if rejected.is_revealed else "Forbidden"
+            raise _Closed(4403, text, logged_reason=rejected.reason) from None
         except RequestError as error:
             raise _Closed(1013, str(error)[:MAX_REASON_LENGTH]) from None
         self._is_acknowledged = True
@@ -228,28 +230,18 @@ class _Connection:
         await self._send({"type": "connection_ack"})
 
     async def _authenticate(self, payload: Mapping[str, object]) -> Caller | None:
-        """Raises: RejectedCredential, Unavailable."""
+        """Raises: RateLimited, RejectedCredential, Unavailable."""
         values = {name.lower(): value for name, value in payload.items() if value is not None}
         match values.get("authorization"), values.get("token"):
             case None, None:
-                return await self._server.authenticator.authenticate(self._authorization)
-            case str(authorization), _:
-                return await self._server.authenticator.authenticate(authorization)
+                authorization = self._authorization
+            case str(text), _:
+                authorization = text
             case None, str(token):
-                return await self._server.authenticator.authenticate_credential(token)
-        raise RejectedCredential("authorization and token in connection_init must be strings")
-
-    def _reject_credential(self, rejected: RejectedCredential) -> _Closed:
-        """Count the rejection against the rate of the client address, and return how to close the connection.
-
-        If there were too many, the close code means that the client may retry later.
-        """
-        try:
-            self._engine.record_failure(self._context())
-        except RateLimited as error:
-            return _Closed(1013, str(error))
-        text = f"Forbidden: {rejected.reason}"[:MAX_REASON_LENGTH] if rejected.is_revealed else "Forbidden"
-        return _Closed(4403, text, logged_reason=rejected.reason)
+                authorization = f"Bearer {token}"
+            case _:
+                authorization = ""  # not a string: rejected
+        return await authenticate(self._engine, self._server.authenticator, self._context(), authorization)
 
     def _context(self) -> RequestContext[Any]:
         return RequestContext(

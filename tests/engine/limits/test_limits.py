@@ -356,6 +356,91 @@ async def test_wrong_credentials_over_websocket_count_for_their_address(credenti
         await client.init()
 
 
+class CountingKeys(ServiceKeyCache):
+    """Counts the reads of the database."""
+
+    reads = 0
+
+    async def _read(self, key_id: str) -> Any:
+        self.reads += 1
+        return await super()._read(key_id)
+
+
+def invented_key(number: int) -> str:
+    return f"ck_{number:016x}_{number:064x}"
+
+
+async def test_invented_service_keys_are_read_only_at_the_rate_of_their_address(db: str) -> None:
+    keys = CountingKeys()
+    server = GraphQLOverHTTP(
+        limited(rate_per_address=1), Authenticator(UnusedVerifier(), keys), sample_schema.state, graphiql=False
+    )  # five at once
+
+    replies = await asyncio.gather(*(sent_from(server, "192.0.2.1", bearer=invented_key(n)) for n in range(100)))
+
+    assert sorted(reply.status for reply in replies) == [401] * 5 + [429] * 95
+    assert {reply.code for reply in replies if reply.status == 429} == {"RATE_LIMITED"}
+    assert keys.reads == 5
+    assert (await sent_from(server, "192.0.2.2", bearer=invented_key(100))).status == 401  # of another address
+    await keys.close()
+
+
+async def test_invented_service_keys_over_websocket_are_read_only_at_the_rate_of_their_address(db: str) -> None:
+    keys, engine = CountingKeys(), limited(rate_per_address=1)  # five at once
+    sockets = GraphQLOverWebSocket(engine, Authenticator(UnusedVerifier(), keys), sample_schema.state)
+
+    async def end_of(number: int) -> tuple[int, str]:
+        async with connect(engine, address="192.0.2.1", sockets=sockets) as client:
+            await client.send({"type": "connection_init", "payload": {"token": invented_key(number)}})
+            return await client.next_close()
+
+    ends = await asyncio.gather(*(end_of(number) for number in range(20)))
+
+    assert sorted(ends) == [(1013, "Too many requests: try again in 1 s.")] * 15 + [(4403, "Forbidden")] * 5
+    assert keys.reads == 5
+    await keys.close()
+
+
+async def test_one_unknown_service_key_is_read_once_in_four_seconds(db: str) -> None:
+    keys = CountingKeys()
+    server = GraphQLOverHTTP(
+        limited(rate_per_address=10), Authenticator(UnusedVerifier(), keys), sample_schema.state, graphiql=False
+    )
+
+    replies = [await sent_from(server, "192.0.2.1", bearer=invented_key(1)) for _ in range(20)]
+
+    assert [reply.status for reply in replies] == [401] * 20
+    assert keys.reads == 1
+    await keys.close()
+
+
+async def test_a_service_key_in_use_is_accepted_while_invented_keys_exhaust_the_rate_of_its_address(db: str) -> None:
+    keys, key = CountingKeys(), await service_keys.create_key("executor", [Scope.CHARGE])
+    server = GraphQLOverHTTP(
+        limited(rate_per_address=0.4), Authenticator(UnusedVerifier(), keys), sample_schema.state, graphiql=False
+    )  # two at once
+    assert (await sent_from(server, "192.0.2.1", bearer=key)).status == 200
+
+    invented = [(await sent_from(server, "192.0.2.1", bearer=invented_key(n))).status for n in range(4)]
+
+    assert invented == [401, 429, 429, 429]
+    assert (await sent_from(server, "192.0.2.1", bearer=key)).status == 200
+    await keys.close()
+
+
+async def test_beyond_the_rate_of_its_address_the_token_of_a_websocket_is_not_verified() -> None:
+    engine = limited(rate_per_address=0.4)  # two at once
+    sockets = GraphQLOverWebSocket(engine, Authenticator(UnusedVerifier(), ServiceKeyCache()), sample_schema.state)
+    server = GraphQLOverHTTP(engine, sockets.authenticator, sample_schema.state, graphiql=False)
+    for _ in range(2):
+        assert (await sent_from(server, "192.0.2.1", content_type="text/plain")).status == 415
+
+    async with connect(engine, address="192.0.2.1", sockets=sockets) as client:
+        await client.send({"type": "connection_init", "payload": {"token": token()}})
+
+        assert await client.next_close() == (1013, "Too many requests: try again in 3 s.")
+
+
 async def sent_from(
     server: GraphQLOverHTTP,
     address: str,
@@ -390,8 +475,9 @@ async def test_anonymous_callers_at_one_address_share_a_rate(ask: Execute) -> No
     assert (await ask(engine, "{ hello }", address="192.0.2.2")).data
 
 
-async def test_each_worker_allows_its_share_of_the_rate() -> None:
-    engine = limited(rate_per_user=2, workers=2)
+@pytest.mark.parametrize("workers", [1, 2, 64])
+async def test_a_client_of_one_worker_has_its_full_rate(workers: int) -> None:
+    engine = limited(rate_per_user=1, workers=workers)
     answers = [await over_http(engine, "{ hello }", bearer=token()) for _ in range(6)]
     assert [one.status for one in answers] == [200] * 5 + [429]
 
