@@ -261,7 +261,7 @@ def documents_manifest(ctx: click.Context, paths: tuple[Path, ...]) -> None:
 
 @cli.group()
 def provider_events() -> None:
-    """List unhandled events of the payment provider, and handle them again."""
+    """Handle events of the payment provider that had no effect, and disputes that it does not decide."""
 
 
 @provider_events.command("list")
@@ -279,6 +279,38 @@ def provider_events_replay(id: str) -> None:
     from app.cli import provider_events
 
     asyncio.run(provider_events.replay(id))
+
+
+@provider_events.command("dismiss")
+@click.argument("id")
+@click.option("--reason", required=True, help="The reason, for the audit log.")
+def provider_events_dismiss(id: str, reason: str) -> None:
+    """Mark the unhandled event ID as handled without an effect."""
+    from app.cli import provider_events
+
+    asyncio.run(provider_events.dismiss(id, reason))
+
+
+@provider_events.command("disputes")
+def provider_events_disputes() -> None:
+    """List open disputes with the credits that they freeze."""
+    from app.cli import provider_events
+
+    asyncio.run(provider_events.list_disputes())
+
+
+@provider_events.command("decide")
+@click.argument("dispute")
+@click.argument("decision", type=click.Choice(["won", "lost"]))
+@click.option("--reason", required=True, help="The reason, for the audit log.")
+def provider_events_decide(dispute: str, decision: Any, reason: str) -> None:
+    """Decide DISPUTE by hand: won unfreezes its credits, lost takes them back.
+
+    A later decision of the provider replaces it.
+    """
+    from app.cli import provider_events
+
+    asyncio.run(provider_events.decide(dispute, decision, reason))
 
 
 @cli.command()

@@ -26,7 +26,9 @@ from app.topups.sandbox import pages, store
 from app.topups.sandbox.provider import PAYMENT_PATH, PORTAL_PATH, Sandbox
 from app.topups.sandbox.store import CardBehaviour
 
-EVENT_LIMIT_BYTES: Final = 65_536
+EVENT_LIMIT_BYTES: Final = 8 * 1_024 * 1_024
+"""The largest event is one of a Stripe dispute. Its evidence has at most 150,000 characters, and an update contains the
+values before it too: 300,000 characters of up to 12 bytes (JSON escapes) are 3.6 MB."""
 FORM_LIMIT_BYTES: Final = 4_096
 
 PAGE_HEADERS: Final = {

@@ -42,6 +42,10 @@ describe_enum(
         NotificationKind.EXPIRING: "Credits will expire soon.",
         NotificationKind.AUTO_TOP_UP_BLOCKED: "Auto top-up makes no purchase.",
         NotificationKind.TOP_UP_FAILED: "A top-up was not paid.",
+        NotificationKind.DISPUTED: "The buyer disputes a payment at its bank. Resolved when the dispute is decided.",
+        NotificationKind.REFUNDED: "Credits were taken back, because a payment was refunded or its dispute was lost. "
+        "Resolved if the refund fails or the decision is reversed.",
+        NotificationKind.IN_DEBT: "The account owes credits. Resolved when the debt is paid.",
     },
 )
 
@@ -54,7 +58,7 @@ class Notification(global_ids.Node):
     created_at: datetime = declare.value(description="When it was created.")
     read_at: datetime | None = declare.value(description="When it was marked as read or resolved. Null means unread.")
     resolved_at: datetime | None = declare.value(
-        description="When its cause ended because credits were added; null if it has not ended, or cannot end."
+        description="When its cause ended; null if it has not ended, or cannot end."
     )
 
 

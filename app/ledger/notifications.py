@@ -32,6 +32,9 @@ class NotificationKind(StrEnum):
     EXPIRING = "EXPIRING"
     AUTO_TOP_UP_BLOCKED = "AUTO_TOP_UP_BLOCKED"
     TOP_UP_FAILED = "TOP_UP_FAILED"
+    DISPUTED = "DISPUTED"
+    REFUNDED = "REFUNDED"
+    IN_DEBT = "IN_DEBT"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,11 +81,12 @@ _RESOLVE: Final = SetStatement(
     "resolved notifications",
     """
     UPDATE notification AS n SET resolved_at = v.at, read_at = coalesce(n.read_at, v.at)
-    FROM unnest($1::bigint[], $2::text[], $3::timestamptz[]) AS v(account_id, kind, at)
-    WHERE n.account_id = v.account_id AND n.kind = v.kind AND n.resolved_at IS NULL
+    FROM unnest($1::bigint[], $2::text[], $3::text[], $4::timestamptz[]) AS v(account_id, kind, subject, at)
+    WHERE n.account_id = v.account_id AND n.kind = v.kind AND n.subject = coalesce(v.subject, n.subject)
+      AND n.resolved_at IS NULL
     RETURNING 1
     """,
-    3,
+    4,
     checks_row_count=False,
 )
 
@@ -127,9 +131,9 @@ def notify(
     write.add_row(_INSERT, notification)
 
 
-def resolve(account: AccountState, write: SetWrite, kind: NotificationKind) -> None:
-    """Resolve the notifications of a kind, because they are no longer true."""
-    write.add(_RESOLVE, (account.account_id, kind, account.at))
+def resolve(account: AccountState, write: SetWrite, kind: NotificationKind, *, subject: str | None = None) -> None:
+    """Resolve the notifications of a kind, because they are no longer true. `subject=None` means all of the kind."""
+    write.add(_RESOLVE, (account.account_id, kind, subject, account.at))
 
 
 def effective_low_balance_threshold(account: AccountState, default_credits: int) -> int:
@@ -151,7 +155,13 @@ def is_emptied(account: AccountState) -> bool:
 
 
 def notify_balance_change(account: AccountState, write: SetWrite, *, low_balance_threshold: int) -> None:
-    """Add and resolve the notifications that follow from the change of the available credits."""
+    """Add and resolve the notifications that follow from the change of the debt and of the available credits."""
+    if account.owed and not account.locked_owed:
+        owed = f"{account.owed:,} credit{'' if account.owed == 1 else 's'}"
+        message = f"The account owes {owed}: no agent can start until a top-up has paid the debt."
+        notify(account, write, NotificationKind.IN_DEBT, message)
+    elif account.locked_owed and not account.owed:
+        resolve(account, write, NotificationKind.IN_DEBT)
     before, after = account.locked_available, account.available
     if before == after:
         return

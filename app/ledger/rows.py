@@ -60,6 +60,7 @@ def account_from_row(record: Any, *, clock: datetime, key: bytes) -> AccountStat
         at=clock if last is None or clock >= last else last,
         signing_key=key,
         locked_version=record["version"],
+        locked_owed=record["owed"],
         locked_available=max(0, posted - record["held"] - record["frozen"]),
         locked_posted=posted,
         locked_notification_count=record["notification_count"],

@@ -16,9 +16,11 @@ from typing import Any, Final
 import orjson
 from asyncpg import Record
 
+from app.audit_log import records
+from app.audit_log.records import AuditContext
 from app.credits import check_key
 from app.db import failures, pools
-from app.db.set_writes import SetStatement
+from app.db.set_writes import SetStatement, SetWrite
 from app.db.tables import RowSelect
 from app.errors import InvalidInput
 from app.ledger.posting import ExtraRead, Posting
@@ -102,6 +104,16 @@ _CLAIM: Final = """
     UPDATE provider_event SET outcome = NULL, next_attempt_at = clock_timestamp() + $3 * interval '1 second'
     WHERE event_id IN (SELECT event_id FROM due)
     RETURNING event_id, body
+"""
+
+_PARKED: Final = """
+    SELECT event_id, body FROM provider_event
+    WHERE parked_at IS NOT NULL AND handled_at IS NULL AND provider = $1 ORDER BY received_at DESC LIMIT $2
+"""
+
+_DISMISS: Final = """
+    UPDATE provider_event SET outcome = $2, handled_at = clock_timestamp(), next_attempt_at = NULL
+    WHERE event_id = $1 AND handled_at IS NULL RETURNING outcome, last_error
 """
 
 _RELEASE: Final = """
@@ -206,10 +218,33 @@ async def release(event_id: str, provider: str) -> StoredEvent:
     check_key(event_id, path="id")
     found = await pools.fetch(_RELEASE, event_id, provider, HANDLING_TIMEOUT_SECONDS)
     if not found:
-        raise InvalidInput.at(
-            "id", f"{event_id} is no unhandled event of {provider}: see `python -m app provider-events list`"
-        )
+        raise _not_unhandled(event_id)
     return _stored(found[0])
+
+
+async def dismiss(event_id: str, *, reason: str, audit: AuditContext) -> None:
+    """Mark an unhandled event as handled without an effect, with an audit record.
+
+    Raises: InvalidInput: there is no unhandled event with this id.
+    """
+    check_key(event_id, path="id")
+    write = SetWrite()
+    async with pools.transaction() as connection:
+        _, dismissed = await connection.execute_query(_DISMISS, [event_id, EventOutcome.DISMISSED])
+        if not dismissed:
+            raise _not_unhandled(event_id)
+        after = {"outcome": EventOutcome.DISMISSED}
+        records.append_record(write, audit, subject=f"provider event {event_id}", reason=reason, after=after)
+        await write.execute(connection)
+
+
+async def find_parked_bodies(provider: str, *, limit: int) -> list[StoredEvent]:
+    """Return the parked events of a provider, the latest first."""
+    return [_stored(record) for record in await pools.fetch(_PARKED, provider, limit)]
+
+
+def _not_unhandled(event_id: str) -> InvalidInput:
+    return InvalidInput.at("id", f"{event_id} is no unhandled event: see `python -m app provider-events list`")
 
 
 def _stored(record: Record) -> StoredEvent:

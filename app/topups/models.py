@@ -85,7 +85,9 @@ class TopUpRefund(Model):
 class Dispute(Model):
     """A dispute of a payment. The primary key is (account_id, dispute_ref).
 
-    `credits` are frozen while it is OPEN, and taken back when it is LOST. The bonus columns are those of a refund.
+    `credits` is the disputed part of the top-up. While the dispute is OPEN, `frozen_credits` of it are frozen. When it
+    is LOST, all are taken back; `debt_credits` of them were already spent. The bonus columns are those of a refund.
+    `reported_at` is the provider's time of the newest report.
     """
 
     account_id = fields.BigIntField()
@@ -99,6 +101,9 @@ class Dispute(Model):
     status = fields.CharField(max_length=16)
     opened_at = fields.DatetimeField()
     decided_at = fields.DatetimeField(null=True)
+    frozen_credits = fields.BigIntField(default=0)
+    debt_credits = fields.BigIntField(default=0)
+    reported_at = fields.DatetimeField(null=True)
 
     class Meta:
         table = "dispute"

@@ -51,15 +51,23 @@ class Refund:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dispute:
-    """A dispute as its provider reports it."""
+    """A dispute as its provider reports it.
+
+    `status` is None if the provider reports one that is not known here; `provider_status` is its name there.
+    `is_inquiry` means that the bank only asked and no money has moved. `reported_at` is the provider's time of the
+    report: of two reports the later one is valid.
+    """
 
     provider: str
     live: bool
     dispute_ref: str
     payment_ref: str
-    status: DisputeStatus
+    status: DisputeStatus | None
+    provider_status: str | None = None
+    is_inquiry: bool = False
     amount_minor: int
     currency: str
+    reported_at: datetime | None = None
 
 
 ProviderObject = Payment | Refund | Dispute
@@ -67,11 +75,19 @@ ProviderObject = Payment | Refund | Dispute
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UnusableObject:
+    """The object of an event that the provider has signed but that cannot be used. The event is parked."""
+
+    provider: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ProviderEvent:
     """A message from a provider. `event_id` ("sandbox:evt_...") is unique over all providers."""
 
     event_id: str
-    object: ProviderObject
+    object: ProviderObject | UnusableObject
     body: Mapping[str, Any]
     """The JSON as it was received, for the inbox."""
 

@@ -22,7 +22,8 @@ class EventOutcome(StrEnum):
     """The outcome of a provider event.
 
     WAITING: it concerns a payment that is not settled yet, or a refund that is possible only after an earlier one has
-    failed; it is retried. PARKED_*: it had no effect, and an operator must decide about it.
+    failed; it is retried. PARKED_*: it had no effect, and an operator must decide about it. DISMISSED: an operator has
+    decided that it has no effect.
     """
 
     CREDITED = "CREDITED"
@@ -39,6 +40,7 @@ class EventOutcome(StrEnum):
     PARKED_UNKNOWN = "PARKED_UNKNOWN"
     PARKED_MISMATCH = "PARKED_MISMATCH"
     PARKED_FAILED = "PARKED_FAILED"
+    DISMISSED = "DISMISSED"
 
 
 @dataclass(eq=False)

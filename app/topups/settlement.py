@@ -16,7 +16,7 @@ from app.ledger.posting import Posting
 from app.ledger.rules import balance_changes
 from app.ledger.rules.account_state import Cause, GrantSource
 from app.topups import customers, inbox, queries, rows
-from app.topups.provider import ProviderEvent, Refund
+from app.topups.provider import ProviderEvent, Refund, UnusableObject
 from app.topups.provider_events import EventNotApplied, EventOutcome
 from app.topups.refunds import dispute_effects, locked_top_up, refund_effects
 from app.topups.rules import (
@@ -80,6 +80,8 @@ async def settle(event: ProviderEvent, *, audit: AuditContext | None = None) -> 
 
 async def _find_reference(event: ProviderEvent) -> Reference | None:
     """Return the top-up of an event, found by our reference or by the payment that paid it."""
+    if isinstance(event.object, UnusableObject):
+        return None
     if isinstance(event.object, Payment):
         return Reference.parse(event.object.reference)
     return await queries.find_by_payment(event.object.payment_ref)
@@ -90,6 +92,8 @@ def _no_top_up(event: ProviderEvent) -> EventNotApplied:
 
     An unknown payment is not ours. A refund or dispute may arrive before its payment is settled.
     """
+    if isinstance(event.object, UnusableObject):
+        return EventNotApplied(event.object.reason)
     if isinstance(event.object, Payment):
         return EventNotApplied("There is no top-up of this reference.", EventOutcome.PARKED_UNKNOWN)
     return EventNotApplied(f"Payment {event.object.payment_ref} is not settled yet.", EventOutcome.WAITING)
@@ -110,6 +114,8 @@ async def _apply(
     locked = await locked_top_up.load_locked_top_up(posting, found)
     if locked is None or locked.top_up.status in UNPAID_STATUSES:
         raise EventNotApplied("The top-up was not paid.")
+    if isinstance(event.object, UnusableObject):
+        raise EventNotApplied(event.object.reason)
     if isinstance(event.object, Refund):
         outcome = refund_effects.apply_refund_event(locked, event.object)
     else:

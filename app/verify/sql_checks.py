@@ -154,8 +154,9 @@ SQL_CHECKS: Final = {
     SELECT coalesce(a.id, d.account_id),
            format('frozen %s, open disputes %s', coalesce(a.frozen, 0), coalesce(d.credits, 0))
     FROM (SELECT * FROM account WHERE id BETWEEN $1 AND $2 AND frozen <> 0) AS a
-    FULL JOIN (SELECT account_id, sum(credits) AS credits FROM dispute
-               WHERE account_id BETWEEN $1 AND $2 AND status = 'OPEN' GROUP BY account_id) AS d ON d.account_id = a.id
+    FULL JOIN (SELECT account_id, sum(frozen_credits) AS credits FROM dispute
+               WHERE account_id BETWEEN $1 AND $2 AND frozen_credits > 0 GROUP BY account_id) AS d
+        ON d.account_id = a.id
     WHERE coalesce(a.frozen, 0) <> coalesce(d.credits, 0)
     """,
     "I7 entries": f"""

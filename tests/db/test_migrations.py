@@ -33,7 +33,13 @@ from tests.factories import block_run_request, grant_credits, start_task
 
 pytestmark = pytest.mark.anyio
 
-ALL_MIGRATIONS = ["0001_initial", "0002_keys_checks_and_indexes", "0003_top_up_total", "0004_top_up_captured_in_part"]
+ALL_MIGRATIONS = [
+    "0001_initial",
+    "0002_keys_checks_and_indexes",
+    "0003_top_up_total",
+    "0004_top_up_captured_in_part",
+    "0005_dispute_figures",
+]
 
 TYPES: dict[type, str] = {
     BigIntField: "bigint",

@@ -66,7 +66,7 @@ class ModelAccount:
 
     @property
     def frozen(self) -> int:
-        return sum(top_up.disputed for top_up in self.top_ups.values() if top_up.dispute == "OPEN")
+        return sum(top_up.frozen for top_up in self.top_ups.values())
 
     def inside(self, pocket: str) -> int:
         return sum(grant.inside(pocket) for grant in self.grants)

@@ -89,44 +89,54 @@ class ModelPayments(ModelAccount):
         return "REFUND_FAILED"
 
     def _put_back(self, refund: ModelRefund) -> None:
-        """Undo a withdrawal: cancel what is still owed, return what was paid as a new grant, the rest to its grant."""
         top_up = self.top_ups[refund.top_up]
-        forgiven = min(self.owed, refund.debt)
+        self._undo_take_back(top_up, refund.credits, refund.debt)
+        # A dispute that covers too little covers what has become available.
+        more = min(self._target(top_up) - top_up.disputed, self.refundable(top_up)) if top_up.dispute else 0
+        if more > 0 and top_up.dispute != "WON":
+            self._cover(top_up, more, lost=top_up.dispute == "LOST")
+
+    def _undo_take_back(self, top_up: TopUp, credits: int, debt: int) -> None:
+        """Undo a withdrawal: cancel what is still owed, return what was paid as a new grant, the rest to its grant."""
+        forgiven = min(self.owed, debt)
         if forgiven:
             self._enter("DEBT", 0, [], owed=-forgiven)
-        if own := refund.credits - refund.debt:
+        if own := credits - debt:
             grant = self.grants[top_up.grant - 1]
             grant.pockets[ACCOUNT] = grant.inside(ACCOUNT) + own
             self._enter("REFUND", own, [(grant.number, own)])
-        if paid := refund.debt - forgiven:
+        if paid := debt - forgiven:
             self._make_grant(paid, source="ADJUSTMENT", kind="REFUND")
         self._pay_debt()
-        # A dispute that froze too little freezes what has become available.
-        more = min(self._target(top_up) - top_up.disputed, self.refundable(top_up)) if top_up.dispute else 0
-        if more > 0 and top_up.dispute != "WON":
-            top_up.disputed += more
-            if top_up.dispute == "LOST":
-                self._take_back(top_up, more)
+
+    def _cover(self, top_up: TopUp, credits: int, *, lost: bool) -> None:
+        """Take credits back for a lost dispute, or freeze what the top-up still has of them for an open one."""
+        top_up.disputed += credits
+        if lost:
+            top_up.debt += self._take_back(top_up, credits)
+        else:
+            top_up.frozen += min(credits, self.grants[top_up.grant - 1].inside(ACCOUNT), self.available)
 
     def _report_of_dispute(self, asked: DisputeEvent) -> Answer:
         top_up = self.top_ups[asked.top_up]
         return {"outcome": self._dispute(top_up, asked.state, half=asked.half), "replayed": False}
 
     def _dispute(self, top_up: TopUp, state: str, *, half: bool) -> str:
-        if top_up.dispute is not None and self._target(top_up) != self._asked(top_up, half=half):
-            return "PARKED_MISMATCH"
-        if top_up.dispute is not None and state in (top_up.dispute, "OPEN"):
+        """Without times, a later report replaces an earlier one, but never a decision by OPEN or by another one."""
+        before = top_up.dispute
+        if before in ("WON", "LOST") and state != before:
+            return "UNCHANGED" if state == "OPEN" else "PARKED_MISMATCH"
+        if before == state and self._target(top_up) == self._asked(top_up, half=half):
             return "UNCHANGED"
-        if top_up.dispute in ("WON", "LOST"):
-            return "PARKED_MISMATCH"
-        top_up.half = half
-        top_up.disputed, top_up.dispute = 0, None
+        undone, owed = (top_up.disputed, top_up.debt) if before == "LOST" else (0, 0)
+        top_up.half, top_up.dispute, top_up.disputed, top_up.frozen, top_up.debt = half, None, 0, 0, 0
+        if before == "LOST":
+            self._undo_take_back(top_up, undone, owed)
         credits = min(self._target(top_up), self.left(top_up))
-        if state == "LOST" and credits:
-            self._take_back(top_up, credits)
-        top_up.disputed, top_up.dispute = credits, state
-        if state == "WON":
-            self._pay_debt()
+        if state != "WON" and credits:
+            self._cover(top_up, credits, lost=state == "LOST")
+        top_up.dispute = state
+        self._pay_debt()
         return {"OPEN": "DISPUTED", "WON": "DISPUTE_WON", "LOST": "DISPUTE_LOST"}[state]
 
     def _target(self, top_up: TopUp) -> int:

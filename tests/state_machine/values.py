@@ -121,7 +121,10 @@ class TopUp:
     dispute: str | None = None
     half: bool = False
     disputed: int = 0
-    """The credits that the dispute has frozen or clawed back."""
+    """The credits that the dispute concerns, or has clawed back."""
+    frozen: int = 0
+    debt: int = 0
+    """The part of `disputed` that became debt."""
 
 
 @dataclass(kw_only=True)

@@ -8,13 +8,14 @@ import pytest
 from app.db import pools
 from app.errors import InvalidInput
 from app.topups import inbox, inbox_retries
-from app.topups.provider import ProviderEvent, Refund, RefundStatus
+from app.topups.provider import DisputeStatus, ProviderEvent, Refund, RefundStatus
 from app.topups.provider_events import EventOutcome, parse_stored_event, payment_query_event
 from app.topups.rules import Payment, PaymentStatus, SavedCard, TaxLine, TopUpRow, TopUpStatus
 from app.topups.sandbox.provider import Sandbox
 from app.topups.settlement import settle
 from tests.command_line import run_beside
 from tests.conftest import LEDGER_KEY
+from tests.topups.refund_fixtures import build_dispute, create_paid_top_up, deliver, read_figures
 from tests.topups.top_up_fixtures import (
     ADDRESS,
     SANDBOX,
@@ -196,7 +197,24 @@ async def test_an_operator_lists_and_replays_parked_events(db: str) -> None:
     assert await command(db, "replay", event.event_id) == (0, f"{event.event_id}: CREDITED\n", "")
     assert await posted_credits(top_up.account_id) == 500
     code, _, errors = await command(db, "replay", event.event_id)
-    assert (code, "is no unhandled event of sandbox" in errors) == (1, True)
+    assert (code, "is no unhandled event" in errors) == (1, True)
+
+
+async def test_an_operator_lists_and_decides_disputes_and_dismisses_events(db: str) -> None:
+    assert await command(db, "disputes") == (0, "There are no open disputes.\n", "")
+    top_up = await create_paid_top_up()
+    await deliver(build_dispute(top_up, DisputeStatus.OPEN))
+    _, listed, _ = await command(db, "disputes")
+    assert listed.startswith(f"dp_{top_up.id}  ")
+    assert listed.endswith("  owner alice  1,000 of 1,000 credits frozen\n")
+    parked = build_dispute(top_up, DisputeStatus.OPEN, currency="JPY")
+    assert await deliver(parked, event_id="sandbox:odd") is EventOutcome.PARKED_MISMATCH
+    assert await command(db, "dismiss", "sandbox:odd", "--reason", "a test") == (0, "sandbox:odd: dismissed\n", "")
+    _, _, errors = await command(db, "dismiss", "sandbox:odd", "--reason", "")
+    assert "reason" in errors
+    decided = await command(db, "decide", f"dp_{top_up.id}", "won", "--reason", "the bank wrote")
+    assert decided == (0, f"dp_{top_up.id}: DISPUTE_WON\n", "")
+    assert await read_figures(top_up) == (1_000, 0, 0, 0, 1_000)
 
 
 async def test_an_event_of_a_query_is_retried_after_a_failure(db: str) -> None:

@@ -102,7 +102,7 @@ async def test_refunds_that_do_not_add_up_are_reported(
     [
         ("I4", "UPDATE account SET frozen = 199 WHERE owner_id = 'bob'", "frozen 199, open disputes 200"),
         ("I4", "UPDATE account SET frozen = 1 WHERE owner_id = 'alice'", "frozen 1, open disputes 0"),
-        ("I4", "UPDATE dispute SET credits = 201 WHERE status = 'OPEN'", "frozen 200, open disputes 201"),
+        ("I4", "UPDATE dispute SET frozen_credits = 199 WHERE status = 'OPEN'", "frozen 200, open disputes 199"),
         ("I4", "DELETE FROM dispute WHERE status = 'OPEN'", "frozen 200, open disputes 0"),
         ("I8", "UPDATE account SET owed = 401 WHERE owner_id = 'alice'", "owed 401, entries 400"),
         ("I8", "UPDATE account SET owed = 7 WHERE owner_id = 'bob'",

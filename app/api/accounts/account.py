@@ -47,6 +47,7 @@ Owner = Annotated[strawberry.ID | None, strawberry.argument(description="The own
 class CannotRunReason(StrEnum):
     OUT_OF_CREDITS = "OUT_OF_CREDITS"
     IN_DEBT = "IN_DEBT"
+    DISPUTED = "DISPUTED"
 
 
 describe_enum(
@@ -55,6 +56,8 @@ describe_enum(
     values={
         CannotRunReason.OUT_OF_CREDITS: "No credits are available.",
         CannotRunReason.IN_DEBT: "The account owes credits. A top-up pays the debt first.",
+        CannotRunReason.DISPUTED: "All credits that are left are frozen by disputes. A top-up adds credits that can be "
+        "spent.",
     },
 )
 
@@ -87,7 +90,8 @@ class Account(global_ids.Node):
         if self.figures.owed:
             return CanRun(ok=False, reason=CannotRunReason.IN_DEBT)
         if not self.figures.available:
-            return CanRun(ok=False, reason=CannotRunReason.OUT_OF_CREDITS)
+            is_frozen = self.figures.frozen > 0 and self.figures.posted > self.figures.held
+            return CanRun(ok=False, reason=CannotRunReason.DISPUTED if is_frozen else CannotRunReason.OUT_OF_CREDITS)
         return CanRun(ok=True, reason=None)
 
     @declare.field(description="The balance has the status LOW if fewer credits than this are available.")

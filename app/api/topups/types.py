@@ -48,7 +48,7 @@ describe_enum(
     DisputeStatus,
     description="The status of a dispute.",
     values={
-        DisputeStatus.OPEN: "The bank has not decided yet. The disputed credits are frozen.",
+        DisputeStatus.OPEN: "The bank has not decided yet. What is left of the disputed credits is frozen.",
         DisputeStatus.WON: "The bank decided for the seller. The credits can be spent again.",
         DisputeStatus.LOST: "The bank decided for the buyer. The credits were taken back; spent ones became debt.",
     },
@@ -103,6 +103,13 @@ class TopUpRefund:
 class TopUpDispute:
     status: DisputeStatus = declare.value(description="The status of the dispute.")
     amount_minor: Long = declare.value(description="The disputed amount, in minor units of the top-up's currency.")
+    credits: Credits = declare.value(
+        description="The disputed credits of the top-up. If the dispute is lost, they are taken back."
+    )
+    frozen: Credits = declare.value(
+        description="The part of `credits` that is frozen while the dispute is open: what was neither spent nor held."
+    )
+    debt: Credits = declare.value(description="The part of `credits` that became debt when the dispute was lost.")
     opened_at: datetime = declare.value(description="When the provider reported the dispute.")
     decided_at: datetime | None = declare.value(description="When it was decided; null while it is open.")
 
@@ -150,7 +157,7 @@ class TopUp(global_ids.Node):
     @declare.field(description=f"The disputes, newest first, at most {MAX_LISTED}.")
     async def disputes(self, info: ResolverInfo) -> list[TopUpDispute]:
         found = await info.context.data_loader(_disputes).load((self.row.account_id, self.row.id))
-        return [build_from(TopUpDispute, row) for row in found]
+        return [build_from(TopUpDispute, row, frozen=row.frozen_credits, debt=row.debt_credits) for row in found]
 
 
 def to_top_up(row: TopUpRow) -> TopUp:

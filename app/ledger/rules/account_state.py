@@ -252,6 +252,7 @@ class AccountState:
     locked_version: int = 0
     locked_available: int = 0
     locked_posted: int = 0
+    locked_owed: int = 0
     locked_notification_count: int = 0
     """The `locked_…` fields are values read under the lock, before anything was applied or decided."""
     burn_order: list[GrantState] | None = None

@@ -5,7 +5,7 @@ available first pay the debt, with a separate entry, from the grants that pay de
 account owes credits, such grants have no available credits.
 
 *Frozen* credits are disputed: they are posted, but cannot be spent. They are counted for the account, not
-for its grants. If more credits are frozen than are left, nothing is available until they are unfrozen.
+for its grants. A dispute freezes only credits that are available.
 """
 
 from datetime import datetime
@@ -51,7 +51,7 @@ def withdraw(account: AccountState, grant: GrantState | None, credits: int, caus
     Returns: the credits of the new debt, before any of it is paid.
     Raises: BalanceLimitReached: the debt would exceed 2^53 - 1.
     """
-    free = _free(account, grant, credits)
+    free = free_credits(account, grant, credits)
     debt = credits - free
     if account.owed + debt > MAX_CREDITS:
         raise BalanceLimitReached(figure="The debt")
@@ -68,7 +68,7 @@ def withdraw_unspent(account: AccountState, grant: GrantState | None, credits: i
 
     Returns: the credits taken. The rest does not become debt.
     """
-    free = _free(account, grant, credits)
+    free = free_credits(account, grant, credits)
     if grant is not None and free:
         _remove(account, grant, free, EntryKind.ADJUSTMENT, cause)
     return free
@@ -127,7 +127,8 @@ def unfreeze(account: AccountState, credits: int, *, pays_debt: bool = True) -> 
     return pay_debt(account) if pays_debt else []
 
 
-def _free(account: AccountState, grant: GrantState | None, credits: int) -> int:
+def free_credits(account: AccountState, grant: GrantState | None, credits: int) -> int:
+    """Return how many of `credits` a grant still has that are neither claimed nor frozen."""
     return min(credits, grant.spendable, account.available) if grant is not None else 0
 
 

@@ -14,7 +14,7 @@ from app.topups.provider import Dispute, DisputeStatus, Refund, RefundStatus
 from app.topups.rules import TopUpRow, TopUpStatus
 
 EFFECTIVE_DISPUTE_STATUSES: Final = frozenset({DisputeStatus.OPEN, DisputeStatus.LOST})
-"""The statuses of disputes that have frozen or taken back credits."""
+"""The statuses of disputes that prevent a refund of credits, or have taken them back."""
 
 
 class RefundRow(NamedTuple):
@@ -68,6 +68,11 @@ class DisputeRow(NamedTuple):
     status: DisputeStatus
     opened_at: datetime
     decided_at: datetime | None
+    frozen_credits: int = 0
+    """The part of `credits` that is frozen while the dispute is open. The rest was spent or held before."""
+    debt_credits: int = 0
+    """The part of `credits` that became debt when the dispute was lost."""
+    reported_at: datetime | None = None
 
     @property
     def total_bonus_credits(self) -> int:
@@ -80,8 +85,8 @@ class RemainingAmounts:
 
     credits: int
     """Credits that were neither refunded nor taken back by a lost dispute."""
-    frozen_credits: int
-    """The part of `credits` that open disputes have frozen."""
+    disputed_credits: int
+    """The part of `credits` that open disputes concern."""
     bonus_credits: int
     """The bonus that belongs to no refund and no lost dispute."""
     money_minor: int
@@ -102,7 +107,7 @@ class RemainingAmounts:
             money -= min(dispute.amount_minor, money)
         return cls(
             credits=top_up.credits - taken,
-            frozen_credits=sum(dispute.credits for dispute in disputes if dispute.status is DisputeStatus.OPEN),
+            disputed_credits=sum(dispute.credits for dispute in disputes if dispute.status is DisputeStatus.OPEN),
             bonus_credits=top_up.bonus_credits - bonus,
             money_minor=money,
             returnable_minor=top_up.paid_minor - sum(refund.amount_minor for refund in effective),
@@ -111,7 +116,7 @@ class RemainingAmounts:
     @property
     def refundable_credits(self) -> int:
         """Return the credits that may be refunded. Disputed credits must wait for the decision."""
-        return self.credits - self.frozen_credits
+        return self.credits - self.disputed_credits
 
     def split_money(self, credits: int) -> int:
         """Return the money that belongs to this part of `self.credits`, in minor units."""
@@ -152,10 +157,10 @@ def derive_top_up(top_up: TopUpRow, refunds: Iterable[RefundRow], disputes: Iter
     )
 
 
-def find_mismatches(top_up: TopUpRow, reported: Refund | Dispute, *, amount_minor: int | None) -> list[str]:
+def find_mismatches(top_up: TopUpRow, reported: Refund | Dispute, *, amount_minor: int | None = None) -> list[str]:
     """Return the differences between a reported refund or dispute and our rows.
 
-    `amount_minor` is that of our row, or None if there is no row yet.
+    `amount_minor` is that of our row, or None if there is no row yet or the amount may change.
     """
     pairs = [
         ("provider", reported.provider, top_up.provider),

@@ -1,45 +1,94 @@
 """The effects of a dispute under the account's lock: OPEN freezes credits, WON unfreezes them, LOST takes them back.
 
-A lost dispute takes the unclaimed credits of the top-up's own grant, with REFUND entries whose reason names the
-dispute. The rest becomes debt, with a DEBT entry. A dispute never covers more than refunds and other disputes leave of
-the top-up.
+An open dispute freezes what is left of its part of the top-up. A lost one takes this, with REFUND entries whose reason
+names the dispute; the rest becomes debt, with a DEBT entry. A dispute never covers more than refunds and other disputes
+leave of the top-up.
 
-Events may arrive in any order, repeatedly, and as two event types. WON and LOST are final. An OPEN after them changes
-nothing, and a decision that arrives before OPEN has the whole effect at once.
+Reports may arrive in any order, repeatedly, and as several event types. One report of each dispute is valid: a decision
+before OPEN, then the report with the latest time. A report that replaces another first undoes its effect. So the end
+state follows from the valid reports alone: an amount that changes is followed, and so is a decision that the bank
+changes later.
 """
 
 from app.ledger.rules import debt
 from app.topups.provider import Dispute, DisputeStatus
 from app.topups.provider_events import EventNotApplied, EventOutcome
 from app.topups.refunds.amounts import DisputeRow, credits_for_amount, find_mismatches
-from app.topups.refunds.locked_top_up import LockedTopUp, claw_back, extend_disputes
+from app.topups.refunds.locked_top_up import LockedTopUp, claw_back, extend_disputes, freeze, undo_claw_back
+
+_OUTCOMES = {
+    DisputeStatus.OPEN: EventOutcome.DISPUTED,
+    DisputeStatus.WON: EventOutcome.DISPUTE_WON,
+    DisputeStatus.LOST: EventOutcome.DISPUTE_LOST,
+}
 
 
 def apply_dispute_event(locked: LockedTopUp, reported: Dispute) -> EventOutcome:
     """Apply a reported dispute.
 
-    Raises: EventNotApplied: it contradicts our rows or an earlier decision, and nothing has changed;
+    Raises: EventNotApplied: it contradicts our rows or its status is not known, and nothing has changed;
     BalanceLimitReached: the debt would be too high.
     """
-    known = locked.disputes.get(reported.dispute_ref)
-    amount_minor = known.amount_minor if known else None
-    if mismatches := find_mismatches(locked.top_up, reported, amount_minor=amount_minor):
+    if mismatches := find_mismatches(locked.top_up, reported):
         raise EventNotApplied("; ".join(mismatches))
-    if known is not None and (known.status is reported.status or reported.status is DisputeStatus.OPEN):
+    if reported.status is None:
+        ref = reported.dispute_ref
+        raise EventNotApplied(
+            f"dispute {ref} has the status {reported.provider_status!r:.100}, which is not known. Look it up at the"
+            f" provider, then run `python -m app provider-events decide {ref} won` or `... {ref} lost`",
+            EventOutcome.PARKED_UNKNOWN,
+        )
+    known = locked.disputes.get(reported.dispute_ref)
+    if known is None:
+        if reported.is_inquiry:
+            return EventOutcome.UNCHANGED
+    elif not _replaces(reported, reported.status, known):
         return EventOutcome.UNCHANGED
-    if known is not None and known.status is not DisputeStatus.OPEN:
-        raise EventNotApplied(f"dispute is {reported.status}, ours is {known.status}")
-    dispute = known or _new_dispute(locked, reported)
-    match reported.status:
-        case DisputeStatus.OPEN:
-            return _open(locked, dispute)
-        case DisputeStatus.WON:
-            return _win(locked, dispute)
-        case DisputeStatus.LOST:
-            return _lose(locked, dispute)
+    elif (known.status, known.amount_minor) == (reported.status, reported.amount_minor):
+        locked.put_row(known._replace(reported_at=reported.reported_at))
+        return EventOutcome.UNCHANGED
+    else:
+        _undo(locked, known)
+    _apply(locked, _undecided(locked, reported), reported.status)
+    extend_disputes(locked)
+    debt.pay_debt(locked.account)
+    return _OUTCOMES[reported.status]
 
 
-def _new_dispute(locked: LockedTopUp, reported: Dispute) -> DisputeRow:
+def _replaces(reported: Dispute, status: DisputeStatus, known: DisputeRow) -> bool:
+    """Return whether a report is valid instead of the known one.
+
+    Raises: EventNotApplied: two decisions differ, and it is not known which one is later.
+    """
+    is_decision, was_decision = status is not DisputeStatus.OPEN, known.status is not DisputeStatus.OPEN
+    if is_decision != was_decision:
+        return is_decision
+    if reported.reported_at is None:
+        if is_decision and status is not known.status:
+            raise EventNotApplied(f"dispute is {status}, ours is {known.status}")
+        return True
+    if known.reported_at is None:
+        return True
+    # Two reports of the same second: the one that is worse for the seller.
+    return (reported.reported_at, status is DisputeStatus.LOST, reported.amount_minor) > (
+        known.reported_at, known.status is DisputeStatus.LOST, known.amount_minor,
+    )  # fmt: skip
+
+
+def _undo(locked: LockedTopUp, known: DisputeRow) -> None:
+    """Undo what the known report has done.
+
+    Unfrozen credits must not pay other debt yet, because a lost dispute takes them at once.
+    """
+    debt.unfreeze(locked.account, known.frozen_credits, pays_debt=False)
+    locked.put_row(known._replace(credits=0, frozen_credits=0))
+    if known.status is DisputeStatus.LOST:
+        undo_claw_back(locked, known)
+
+
+def _undecided(locked: LockedTopUp, reported: Dispute) -> DisputeRow:
+    """Return the row of a reported dispute that has had no effect yet."""
+    known = locked.disputes.get(reported.dispute_ref)
     return DisputeRow(
         account_id=locked.top_up.account_id,
         dispute_ref=reported.dispute_ref,
@@ -50,33 +99,20 @@ def _new_dispute(locked: LockedTopUp, reported: Dispute) -> DisputeRow:
         bonus_spent=0,
         amount_minor=reported.amount_minor,
         status=DisputeStatus.OPEN,
-        opened_at=locked.account.at,
+        opened_at=known.opened_at if known is not None else locked.account.at,
         decided_at=None,
+        reported_at=reported.reported_at,
     )
 
 
-def _open(locked: LockedTopUp, dispute: DisputeRow) -> EventOutcome:
+def _apply(locked: LockedTopUp, dispute: DisputeRow, status: DisputeStatus) -> None:
+    if status is not DisputeStatus.OPEN:
+        dispute = dispute._replace(status=status, decided_at=locked.account.at)
+    locked.put_row(dispute)
     credits = min(credits_for_amount(locked.top_up, dispute.amount_minor), locked.remaining.refundable_credits)
-    debt.freeze(locked.account, credits)
-    locked.put_row(dispute._replace(credits=credits))
-    return EventOutcome.DISPUTED
-
-
-def _win(locked: LockedTopUp, dispute: DisputeRow) -> EventOutcome:
-    locked.put_row(dispute._replace(status=DisputeStatus.WON, decided_at=locked.account.at))
-    debt.unfreeze(locked.account, dispute.credits)
-    extend_disputes(locked)
-    return EventOutcome.DISPUTE_WON
-
-
-def _lose(locked: LockedTopUp, dispute: DisputeRow) -> EventOutcome:
-    # The unfrozen credits must not pay other debt, because the same number of credits leaves at once, first from the
-    # grant of this top-up.
-    debt.unfreeze(locked.account, dispute.credits, pays_debt=False)
-    lost = dispute._replace(credits=0, status=DisputeStatus.LOST, decided_at=locked.account.at)
-    locked.put_row(lost)
-    credits = min(credits_for_amount(locked.top_up, dispute.amount_minor), locked.remaining.refundable_credits)
-    if credits:
-        claw_back(locked, lost, credits)
-    extend_disputes(locked)
-    return EventOutcome.DISPUTE_LOST
+    if not credits or status is DisputeStatus.WON:
+        return
+    if status is DisputeStatus.LOST:
+        claw_back(locked, dispute, credits)
+    else:
+        locked.put_row(dispute._replace(credits=credits, frozen_credits=freeze(locked, credits)))

@@ -5,6 +5,7 @@ changed in memory, and written in the posting's one write. The sums in the top-u
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -15,6 +16,7 @@ from app.ledger.rules import debt
 from app.ledger.rules.account_state import AccountState, Cause, EntryKind, GrantSource, GrantState
 from app.topups import rows
 from app.topups.provider import DisputeStatus
+from app.topups.refunds import owner_notifications
 from app.topups.refunds import rows as refund_rows
 from app.topups.refunds.amounts import (
     EFFECTIVE_DISPUTE_STATUSES,
@@ -61,8 +63,8 @@ class LockedTopUp:
     unspent_bonus_credits: int
     """Bonus that expired or was revoked."""
     status_before: TopUpStatus
-    stored_ids: frozenset[str] = frozenset()
-    """The ids of the refunds and disputes that are in the database."""
+    stored: Mapping[str, RefundRow | DisputeRow] = field(default_factory=dict)
+    """The refunds and disputes as they are in the database, by their ids."""
     changed_ids: set[str] = field(default_factory=set)
 
     @property
@@ -87,7 +89,8 @@ class LockedTopUp:
         """Write the changed rows, and the top-up that follows from them."""
         for key in sorted(self.changed_ids):
             row = self.refunds.get(key) or self.disputes[key]
-            refund_rows.write_row(posting.write, row, new=key not in self.stored_ids)
+            refund_rows.write_row(posting.write, row, new=key not in self.stored)
+            owner_notifications.notify_owner(posting, self.account, self.top_up, self.stored.get(key), row)
         self.top_up = derive_top_up(self.top_up, self.refunds.values(), self.disputes.values())
         rows.update_top_up(posting.write, self.top_up, status_before=self.status_before)
 
@@ -126,7 +129,7 @@ async def load_locked_top_up(posting: Posting, found: Any) -> LockedTopUp | None
         bonus_grant=bonus_grant,
         unspent_bonus_credits=await _sum_unspent(posting, account, bonus_grant) if bonus_grant is not None else 0,
         status_before=top_up.status,
-        stored_ids=frozenset(refunds_by_id) | frozenset(disputes_by_ref),
+        stored={**refunds_by_id, **disputes_by_ref},
     )
 
 
@@ -165,10 +168,22 @@ def extend_disputes(locked: LockedTopUp) -> None:
         if credits <= 0:
             continue
         if dispute.status is DisputeStatus.OPEN:
-            debt.freeze(locked.account, credits)
-            locked.put_row(dispute._replace(credits=dispute.credits + credits))
+            frozen = freeze(locked, credits)
+            locked.put_row(
+                dispute._replace(credits=dispute.credits + credits, frozen_credits=dispute.frozen_credits + frozen)
+            )
         else:
             claw_back(locked, dispute, credits)
+
+
+def freeze(locked: LockedTopUp, credits: int) -> int:
+    """Freeze those of `credits` that the top-up still has: neither spent, nor held, nor frozen. Returns: their number.
+
+    So a dispute makes no credits of other top-ups unavailable. What was spent becomes debt only if it is lost.
+    """
+    frozen = debt.free_credits(locked.account, locked.purchased_grant, credits)
+    debt.freeze(locked.account, frozen)
+    return frozen
 
 
 def claw_back(locked: LockedTopUp, dispute: DisputeRow, credits: int) -> None:
@@ -179,11 +194,21 @@ def claw_back(locked: LockedTopUp, dispute: DisputeRow, credits: int) -> None:
     locked.put_row(
         dispute._replace(
             credits=dispute.credits + credits,
+            debt_credits=dispute.debt_credits + taken.debt_credits,
             bonus_credits=dispute.bonus_credits + taken.bonus_credits,
             bonus_expired=dispute.bonus_expired + taken.bonus_expired,
             bonus_spent=dispute.bonus_spent + taken.bonus_spent,
         )
     )
+
+
+def undo_claw_back(locked: LockedTopUp, dispute: DisputeRow) -> None:
+    """Return what a lost dispute has taken. Raises: BalanceLimitReached."""
+    reason = f"dispute {dispute.dispute_ref} was decided again"
+    cause = Cause(actor=locked.provider_actor, reason=reason, top_up_id=locked.top_up.id)
+    account = locked.account
+    debt.undo_withdraw(account, locked.purchased_grant, dispute.credits, cause, debt=dispute.debt_credits)
+    debt.undo_withdraw_unspent(account, locked.bonus_grant, dispute.bonus_credits, cause)
 
 
 async def _sum_unspent(posting: Posting, account: AccountState, grant: GrantState) -> int:

@@ -144,8 +144,11 @@ def _take_precedence(locked: LockedTopUp, credits: int) -> int:
     missing = credits - locked.remaining.refundable_credits
     for dispute in reversed(list(locked.disputes.values())):
         if missing > 0 and dispute.status is DisputeStatus.OPEN and (less := min(dispute.credits, missing)):
-            debt.unfreeze(locked.account, less, pays_debt=False)
-            locked.put_row(dispute._replace(credits=dispute.credits - less))
+            unfrozen = min(dispute.frozen_credits, less)
+            debt.unfreeze(locked.account, unfrozen, pays_debt=False)
+            locked.put_row(
+                dispute._replace(credits=dispute.credits - less, frozen_credits=dispute.frozen_credits - unfrozen)
+            )
             missing -= less
     return max(0, missing)
 
@@ -154,7 +157,8 @@ def _count_as_refunded(locked: LockedTopUp, credits: int) -> None:
     """Count credits that lost disputes have taken as refunded instead. No credits move."""
     for dispute in reversed(list(locked.disputes.values())):
         if credits and dispute.status is DisputeStatus.LOST and (less := min(dispute.credits, credits)):
-            locked.put_row(dispute._replace(credits=dispute.credits - less))
+            left = dispute.credits - less
+            locked.put_row(dispute._replace(credits=left, debt_credits=min(dispute.debt_credits, left)))
             credits -= less
 
 

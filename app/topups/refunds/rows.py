@@ -1,7 +1,7 @@
 """SQL of the tables `top_up_refund` and `dispute`."""
 
 from collections.abc import Iterable
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 from app.db import pools
 from app.db.set_writes import SetWrite
@@ -45,11 +45,25 @@ _LIST_DISPUTES: Final = f"""
     ) AS d ORDER BY d.opened_at DESC, d.dispute_ref DESC
 """  # noqa: S608  our own constant
 
+_OPEN_DISPUTES: Final = f"""
+    SELECT a.owner_id, {DISPUTES.columns("d")} FROM dispute AS d JOIN account AS a ON a.id = d.account_id
+    WHERE d.status = 'OPEN' ORDER BY d.opened_at LIMIT $1
+"""  # noqa: S608  our own constant
+
 _INSERT_REFUND: Final = REFUNDS.insert("queried_at")
 _UPDATE_REFUND: Final = REFUNDS.update("status", "refund_ref", "decided_at")
 _INSERT_DISPUTE: Final = DISPUTES.insert()
 _UPDATE_DISPUTE: Final = DISPUTES.update(
-    "credits", "bonus_credits", "bonus_expired", "bonus_spent", "status", "decided_at"
+    "credits",
+    "bonus_credits",
+    "bonus_expired",
+    "bonus_spent",
+    "amount_minor",
+    "status",
+    "decided_at",
+    "frozen_credits",
+    "debt_credits",
+    "reported_at",
 )
 
 # `queried_at` claims a refund for one process; other processes skip it. MATERIALIZED, because the subquery must run
@@ -91,6 +105,24 @@ async def find_refund(reference: Reference) -> RefundRow | None:
     """Return a refund by account id and id, or None."""
     query = models.TopUpRefund.filter(account_id=reference.account_id, id=reference.row_id)
     return await REFUNDS.fetch_one(query)
+
+
+class OpenDispute(NamedTuple):
+    """An open dispute and the owner of its account."""
+
+    owner_id: str
+    row: DisputeRow
+
+
+async def list_open_disputes(*, limit: int) -> list[OpenDispute]:
+    """Return the open disputes of all accounts, the oldest first."""
+    found = await pools.fetch(_OPEN_DISPUTES, limit)
+    return [OpenDispute(record["owner_id"], DISPUTES.read(record)) for record in found]
+
+
+async def find_dispute(dispute_ref: str) -> DisputeRow | None:
+    """Return a dispute by the provider's id, or None. The account is not known, so all disputes are read."""
+    return await DISPUTES.fetch_one(models.Dispute.filter(dispute_ref=dispute_ref))
 
 
 async def find_refunds(references: Iterable[tuple[int, str]]) -> dict[tuple[int, str], list[RefundRow]]:

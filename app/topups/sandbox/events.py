@@ -59,7 +59,7 @@ def build_body(subject: ProviderObject) -> dict[str, Any]:
 
     Repeated calls return the same event.
     """
-    name, status = type(subject).__name__.lower(), subject.status.lower()
+    name, status = type(subject).__name__.lower(), _status(subject)
     return {"id": f"evt_{_ref(subject)}_{status}", "type": f"{name}.{status}", name: asdict(subject)}
 
 
@@ -81,7 +81,7 @@ def parse_event(body: Any) -> ProviderEvent | None:
             if name not in _OBJECTS:
                 return None
             subject = _parse_object(name, body.get(name))
-            if subject is not None and event_type == f"{name}.{subject.status.lower()}":
+            if subject is not None and event_type == f"{name}.{_status(subject)}":
                 return ProviderEvent(event_id=f"{NAME}:{event_id}", object=subject, body=body)
     raise InvalidProviderEvent("A field of the event is missing or has another form than it should.")
 
@@ -100,6 +100,10 @@ def _parse_object(name: str, content: Any) -> ProviderObject | None:
         and all(len(ref) <= 255 for ref in refs)
     )
     return subject if is_valid else None
+
+
+def _status(subject: ProviderObject) -> str:
+    return (subject.status or "unknown").lower()
 
 
 def _ref(subject: ProviderObject) -> str:

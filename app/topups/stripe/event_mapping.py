@@ -8,9 +8,13 @@ session contains both, and the intent and the charge contain the total and, in o
 that is retrieved names the taxes.
 """
 
+import math
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any, Final
 
+from app.credits import MAX_CREDITS
+from app.errors import Unavailable
 from app.topups.provider import Dispute, DisputeStatus, ProviderObject, Refund, RefundStatus, SavedCardCharge
 from app.topups.rules import UNNAMED_TAX, Payment, PaymentStatus, SavedCard, TaxLine
 
@@ -34,7 +38,6 @@ _REFUND_STATUSES: Final = {
     "canceled": RefundStatus.FAILED,
 }
 
-# A warning (warning_*) is an inquiry of a bank. No money has moved, so nothing is frozen.
 _DISPUTE_STATUSES: Final = {
     "needs_response": DisputeStatus.OPEN,
     "under_review": DisputeStatus.OPEN,
@@ -42,7 +45,16 @@ _DISPUTE_STATUSES: Final = {
     "appeal_under_review": DisputeStatus.OPEN,
     "won": DisputeStatus.WON,
     "lost": DisputeStatus.LOST,
+    # The buyer was refunded, which events of the refund report.
+    "charge_refunded": DisputeStatus.WON,
+    "warning_closed": DisputeStatus.WON,
 }
+_PREVENTED: Final = {"block": DisputeStatus.WON, "resolution": DisputeStatus.LOST}
+"""The statuses of a dispute that was prevented, by `case_type`. With a resolution the buyer has got the money back."""
+_INQUIRY_PREFIX: Final = "warning_"
+"""A warning is an inquiry of a bank. No money has moved, so nothing is frozen."""
+
+_MAX_DIGITS: Final = len(str(MAX_CREDITS))
 
 _SESSION_EVENTS: Final = {
     "checkout.session.completed": None,
@@ -55,6 +67,10 @@ _REFUND_EVENTS: Final = {"refund.created", "refund.updated", "refund.failed", "c
 _DISPUTE_EVENTS: Final = {"charge.dispute.created", "charge.dispute.updated", "charge.dispute.closed"}
 
 Json = Mapping[str, Any]
+
+
+class InexactAmount(Unavailable):
+    """An amount that is not a whole number of minor units. An event with it is parked; an answer cannot be used."""
 
 
 def to_stripe_amount(amount_minor: int, currency: str) -> int:
@@ -77,7 +93,7 @@ def map_event(event: Json) -> ProviderObject | None:
     if event_type in _REFUND_EVENTS:
         return map_refund(item, live=live) if _id(item["payment_intent"]) else None
     if event_type in _DISPUTE_EVENTS:
-        return map_dispute(item) if _id(item["payment_intent"]) and item["status"] in _DISPUTE_STATUSES else None
+        return map_dispute(item, reported_at=event["created"]) if _concerns_money(item) else None
     return None
 
 
@@ -88,7 +104,7 @@ def map_session(session: Json, *, status: PaymentStatus | None = None) -> Paymen
     """
     intent = session.get("payment_intent")
     currency = str(session["currency"]).upper()
-    total = _to_our_amount(int(session["amount_total"]), currency)
+    total = _amount(session, "amount_total", currency)
     tax_lines = _tax_lines(session.get("total_details") or {}, currency)
     return Payment(
         provider=NAME,
@@ -123,11 +139,11 @@ def map_intent(intent: Json) -> Payment:
         payment_ref=str(intent["id"]),
         reference=str(metadata.get(REFERENCE_KEY, "")),
         status=status if status is PaymentStatus.PAID or not is_checkout else PaymentStatus.OPEN,
-        amount_minor=_price(int(intent["amount"]), currency, metadata),
+        amount_minor=_price(intent, currency, metadata),
         captured_minor=_captured(intent, currency),
         currency=currency,
         card=_card_of_intent(intent),
-        tax_lines=_added_tax(int(intent["amount"]), currency, metadata),
+        tax_lines=_added_tax(intent, currency, metadata),
         decline_reason=_decline_reason(error) if status is PaymentStatus.DECLINED else None,
         action_url=_action_url(intent),
     )
@@ -138,7 +154,6 @@ def map_charge(charge: Json) -> Payment:
 
     A charge contains the card that paid; the event of the intent does not.
     """
-    amount, captured = int(charge["amount"]), charge.get("amount_captured")
     metadata, card = charge["metadata"], (charge.get("payment_method_details") or {}).get("card")
     currency = str(charge["currency"]).upper()
     customer = _id(charge.get("customer")) if metadata.get(SAVES_CARD_KEY) == YES else None
@@ -150,10 +165,10 @@ def map_charge(charge: Json) -> Payment:
         payment_ref=_id(charge["payment_intent"]),
         reference=str(metadata.get(REFERENCE_KEY, "")),
         status=PaymentStatus.PAID if charge["paid"] and charge["captured"] else PaymentStatus.OPEN,
-        amount_minor=_price(amount, currency, metadata),
-        captured_minor=None if captured is None else _to_our_amount(int(captured), currency),
+        amount_minor=_price(charge, currency, metadata),
+        captured_minor=None if charge.get("amount_captured") is None else _amount(charge, "amount_captured", currency),
         currency=currency,
-        tax_lines=_added_tax(amount, currency, metadata),
+        tax_lines=_added_tax(charge, currency, metadata),
         card=SavedCard(customer_ref=customer, card_ref=str(charge["payment_method"]), label=_label(card))
         if card and customer
         else None,
@@ -169,21 +184,28 @@ def map_refund(refund: Json, *, live: bool) -> Refund:
         payment_ref=str(_id(refund["payment_intent"])),
         reference=(refund.get("metadata") or {}).get(REFERENCE_KEY),
         status=_REFUND_STATUSES.get(str(refund.get("status")), RefundStatus.PENDING),
-        amount_minor=_to_our_amount(int(refund["amount"]), currency),
+        amount_minor=_amount(refund, "amount", currency),
         currency=currency,
     )
 
 
-def map_dispute(dispute: Json) -> Dispute:
+def map_dispute(dispute: Json, *, reported_at: int) -> Dispute:
+    """Return the dispute of an event that was created at this Unix time."""
     currency = str(dispute["currency"]).upper()
+    status = str(dispute["status"])
+    card = (dispute.get("payment_method_details") or {}).get("card") or {}
+    known = _PREVENTED.get(str(card.get("case_type"))) if status == "prevented" else _DISPUTE_STATUSES.get(status)
     return Dispute(
         provider=NAME,
         live=bool(dispute["livemode"]),
         dispute_ref=str(dispute["id"]),
         payment_ref=str(_id(dispute["payment_intent"])),
-        status=_DISPUTE_STATUSES[dispute["status"]],
-        amount_minor=_to_our_amount(int(dispute["amount"]), currency),
+        status=known,
+        provider_status=status,
+        is_inquiry=status.startswith(_INQUIRY_PREFIX),
+        amount_minor=_amount(dispute, "amount", currency),
         currency=currency,
+        reported_at=datetime.fromtimestamp(reported_at, UTC),
     )
 
 
@@ -199,6 +221,12 @@ def build_declined_payment(charge: SavedCardCharge, live: bool, *, reason: str) 
         currency=charge.currency,
         decline_reason=reason[:64],
     )
+
+
+def _concerns_money(dispute: Json) -> bool:
+    """Return whether a dispute has an effect: it concerns a payment intent, and is not an open inquiry."""
+    is_open_inquiry = str(dispute["status"]).startswith(_INQUIRY_PREFIX) and dispute["status"] not in _DISPUTE_STATUSES
+    return _id(dispute["payment_intent"]) is not None and not is_open_inquiry
 
 
 def _is_ours(item: Json) -> bool:
@@ -263,21 +291,22 @@ def _action_url(intent: Json) -> str | None:
 
 def _captured(intent: Json, currency: str) -> int | None:
     """Return the money that a payment intent has captured, or None before it has succeeded."""
-    received = intent.get("amount_received")
-    return _to_our_amount(int(received), currency) if intent["status"] == "succeeded" and received is not None else None
+    if intent["status"] != "succeeded" or intent.get("amount_received") is None:
+        return None
+    return _amount(intent, "amount_received", currency)
 
 
 def _tax_lines(details: Json, currency: str) -> tuple[TaxLine, ...]:
     """Return the taxes of a session. If their names are missing or do not add up to the tax, they are one line."""
-    tax = _to_our_amount(int(details.get("amount_tax") or 0), currency)
+    tax = _amount({"amount_tax": details.get("amount_tax") or 0}, "amount_tax", currency)
     taxes = (details.get("breakdown") or {}).get("taxes") or []
     lines = tuple([_tax_line(line, currency) for line in taxes if line["amount"]])
     return lines if sum(line.amount_minor for line in lines) == tax else _unnamed_tax(tax)
 
 
-def _added_tax(amount: int, currency: str, metadata: Json) -> tuple[TaxLine, ...]:
+def _added_tax(item: Json, currency: str, metadata: Json) -> tuple[TaxLine, ...]:
     """Return the tax that Stripe has added to the price of an intent or a charge."""
-    return _unnamed_tax(_to_our_amount(amount, currency) - _price(amount, currency, metadata))
+    return _unnamed_tax(_amount(item, "amount", currency) - _price(item, currency, metadata))
 
 
 def _unnamed_tax(amount_minor: int) -> tuple[TaxLine, ...]:
@@ -289,26 +318,34 @@ def _tax_line(line: Json, currency: str) -> TaxLine:
     share = f" {rate['percentage']:g} %" if rate.get("percentage") is not None else ""
     return TaxLine(
         label=f"{rate['display_name']}{share}",
-        amount_minor=_to_our_amount(int(line["amount"]), currency),
+        amount_minor=_amount(line, "amount", currency),
         inclusive=bool(rate["inclusive"]),
     )
 
 
-def _price(amount: int, currency: str, metadata: Json) -> int:
-    """Return the price of the credits, without the tax if Stripe has added it."""
-    price = str(metadata.get(PRICE_BEFORE_TAX_KEY, ""))
-    return _to_our_amount(
-        int(price) if price.isascii() and price.isdigit() and int(price) <= amount else amount, currency
-    )
+def _price(item: Json, currency: str, metadata: Json) -> int:
+    """Return the price of the credits of an intent or a charge, without the tax if Stripe has added it."""
+    amount, price = _amount(item, "amount", currency), str(metadata.get(PRICE_BEFORE_TAX_KEY, ""))
+    if not (price.isascii() and price.isdigit() and len(price) <= _MAX_DIGITS):
+        return amount
+    return min(amount, _amount({"price": price}, "price", currency))
 
 
-def _to_our_amount(amount: int, currency: str) -> int:
-    """Convert an amount to our minor units.
+def _amount(item: Json, name: str, currency: str) -> int:
+    """Return an amount in our minor units. Raises: InexactAmount: it is not a whole number of them, or too large.
 
-    If it is not a whole number of them, it is unchanged and will match no row.
+    Stripe sends integers. An exact number in another form is accepted too.
     """
-    whole, rest = divmod(amount, _STRIPE_HUNDREDTHS.get(currency, 1))
-    return amount if rest else whole
+    value = item[name]
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= _MAX_DIGITS:
+        value = int(value)
+    is_whole = isinstance(value, int) or (isinstance(value, float) and math.isfinite(value) and value.is_integer())
+    if not is_whole or isinstance(value, bool) or abs(value) > MAX_CREDITS:
+        raise InexactAmount(f"Stripe reports {name} {value!r:.50}, which is not a whole number of minor units.")
+    whole, rest = divmod(int(value), _STRIPE_HUNDREDTHS.get(currency, 1))
+    if rest:
+        raise InexactAmount(f"Stripe reports {name} {value!r:.50}, which is not a whole number of {currency}.")
+    return whole
 
 
 def _id(item: object) -> str | None:

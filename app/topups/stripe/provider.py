@@ -21,10 +21,12 @@ from app.topups.provider import (
     CheckoutRequest,
     InvalidProviderEvent,
     ProviderEvent,
+    ProviderObject,
     Refund,
     RefundOrder,
     RefundStatus,
     SavedCardCharge,
+    UnusableObject,
 )
 from app.topups.rules import Payment, PaymentStatus
 from app.topups.stripe import event_mapping
@@ -137,7 +139,7 @@ class Stripe:
     def parse_event(self, body: Mapping[str, Any]) -> ProviderEvent | None:
         try:
             event_id = str(body["id"])
-            event_object = event_mapping.map_event(body)
+            event_object = _map_event(body)
         except (KeyError, TypeError, ValueError, AttributeError):
             raise InvalidProviderEvent("A field of the event is missing or has another form than it should.") from None
         if not 1 <= len(event_id) <= 200:
@@ -313,6 +315,13 @@ class Stripe:
         except stripe.CardError as second:
             return replace(payment, status=PaymentStatus.DECLINED, decline_reason=str(second.code or "declined")[:64])
         return event_mapping.map_intent(confirmed.to_dict())
+
+
+def _map_event(body: Mapping[str, Any]) -> ProviderObject | UnusableObject | None:
+    try:
+        return event_mapping.map_event(body)
+    except event_mapping.InexactAmount as error:
+        return UnusableObject(provider=NAME, reason=str(error))
 
 
 async def _find_by_reference(

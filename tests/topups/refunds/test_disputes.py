@@ -56,7 +56,7 @@ async def test_a_lost_dispute_takes_unclaimed_credits_and_the_rest_becomes_debt(
     hold = hold_request(await start_task("alice"), 300)
     await holds.place_hold(hold, rate_cards)
     await deliver(build_dispute(top_up, OPEN))
-    assert await read_figures(top_up) == (800, 300, 1_000, 0, 0)
+    assert await read_figures(top_up) == (800, 300, 500, 0, 0)
     await assert_ledger_intact()
     assert await deliver(build_dispute(top_up, LOST)) is EventOutcome.DISPUTE_LOST
     assert (await list_moves(top_up))[-2:] == [("REFUND", -500, 0), ("DEBT", 0, 500)]
@@ -242,14 +242,12 @@ async def test_a_decision_that_contradicts_the_first_is_parked(db: str) -> None:
     assert await read_refund_figures(top_up) == (TopUpStatus.PAID, 0, 0, 0)
 
 
-@pytest.mark.parametrize("claims", [{"currency": "JPY"}, {"live": True}, {"provider": "stripe"}, {"amount_minor": 999}])
+@pytest.mark.parametrize("claims", [{"currency": "JPY"}, {"live": True}, {"provider": "stripe"}])
 async def test_a_dispute_event_that_differs_from_our_row_is_parked(db: str, claims: dict[str, Any]) -> None:
     top_up = await create_paid_top_up()
     await deliver(build_dispute(top_up, OPEN, amount_minor=500))
     frozen = await read_figures(top_up)
-    assert (
-        await deliver(build_dispute(top_up, LOST, **({"amount_minor": 500} | claims))) is EventOutcome.PARKED_MISMATCH
-    )
+    assert await deliver(build_dispute(top_up, LOST, amount_minor=500, **claims)) is EventOutcome.PARKED_MISMATCH
     assert await read_figures(top_up) == frozen
 
 

@@ -1,5 +1,6 @@
 """State machine: refunds and disputes of one top-up among everything else that changes its account. No database."""
 
+from datetime import timedelta
 from typing import Any
 
 from hypothesis import settings
@@ -107,9 +108,18 @@ class RefundsAndDisputes(RuleBasedStateMachine):
         reported = external_refund(self.locked.top_up, amount, status, refund_ref=f"re_{self.external_refunds}")
         self._apply(lambda: refund_effects.apply_refund_event(self.locked, reported))
 
-    @rule(which=st.integers(1, 2), status=st.sampled_from(DisputeStatus), amount=st.sampled_from([20, 1_000]))
-    def provider_reports_a_dispute(self, which: int, status: DisputeStatus, amount: int) -> None:
-        reported = build_dispute(self.locked.top_up, status, dispute_ref=f"dp_{which}", amount_minor=amount)
+    @rule(
+        which=st.integers(1, 2), status=st.sampled_from(DisputeStatus), amount=st.sampled_from([20, 35, 1_000]),
+        seconds=st.none() | st.integers(0, 5),
+    )  # fmt: skip
+    def provider_reports_a_dispute(self, which: int, status: DisputeStatus, amount: int, seconds: int | None) -> None:
+        reported = build_dispute(
+            self.locked.top_up,
+            status,
+            dispute_ref=f"dp_{which}",
+            amount_minor=amount,
+            reported_at=None if seconds is None else NOON + timedelta(seconds=seconds),
+        )
         self._apply(lambda: dispute_effects.apply_dispute_event(self.locked, reported))
 
     @rule(credits=AMOUNTS)
@@ -151,7 +161,7 @@ class RefundsAndDisputes(RuleBasedStateMachine):
     @invariant()
     def parts_never_exceed_the_whole(self) -> None:
         given = self.locked.remaining
-        assert 0 <= given.frozen_credits <= given.credits
+        assert 0 <= given.disputed_credits <= given.credits
         assert min(given.bonus_credits, given.money_minor) >= 0
         for row in self.locked.refunds.values():
             assert row.debt_credits <= row.credits
@@ -160,7 +170,13 @@ class RefundsAndDisputes(RuleBasedStateMachine):
     @invariant()
     def frozen_credits_equal_open_disputes(self) -> None:
         open_ones = [row for row in self.locked.disputes.values() if row.status is DisputeStatus.OPEN]
-        assert self.account.frozen == sum(row.credits for row in open_ones) + self.frozen_elsewhere
+        assert self.account.frozen == sum(row.frozen_credits for row in open_ones) + self.frozen_elsewhere
+
+    @invariant()
+    def only_open_disputes_freeze_and_no_more_than_they_concern(self) -> None:
+        for row in self.locked.disputes.values():
+            assert 0 <= row.frozen_credits <= (row.credits if row.status is DisputeStatus.OPEN else 0)
+            assert 0 <= row.debt_credits <= (row.credits if row.status is DisputeStatus.LOST else 0)
 
     @invariant()
     def disputes_cover_all_that_refunds_leave(self) -> None:

@@ -315,7 +315,8 @@ async def test_refunds_are_made_once_and_found_by_our_reference(
 @pytest.mark.parametrize(
     ("kind", "status", "state"),
     [("created", "needs_response", DisputeStatus.OPEN), ("closed", "won", DisputeStatus.WON),
-     ("closed", "lost", DisputeStatus.LOST), ("created", "warning_needs_response", None)],
+     ("closed", "lost", DisputeStatus.LOST), ("created", "warning_needs_response", None),
+     ("closed", "warning_closed", DisputeStatus.WON)],
 )  # fmt: skip
 async def test_disputes_are_mapped_and_inquiries_are_ignored(
     stripe_provider: Stripe, fake_stripe: FakeStripe, kind: str, status: str, state: DisputeStatus | None
