@@ -34,8 +34,8 @@ from app.engine.transports.http import GraphQLOverHTTP
 from app.engine.transports.websocket import GraphQLOverWebSocket
 from app.settings import Settings
 from tests.api.conftest import ENGINE, Api
-from tests.engine.transports import websocket_client
 from tests.engine.transports.all_transports import first_item
+from tests.engine.transports.websocket_client import Client, open_accepted_connection
 
 SCHEMA = build_schema()._schema
 CALLERS = (
@@ -120,7 +120,7 @@ class Transports:
                     return (await request)[2]
             except TimeoutError:  # it was accepted and has no item yet
                 return {}
-        async with websocket_client.open_accepted_connection() as socket:
+        async with open_accepted_connection(self.sockets) as socket:
             await socket.init({"token": credential} if credential else None)
             await _subscribe(socket, query, variables)
             # Sent after it and answered without the database: by then an error has arrived.
@@ -129,7 +129,7 @@ class Transports:
 
     async def read_subscription(self, caller: str, query: str, **variables: Any) -> list[Any]:
         """All messages of a subscription until it ends."""
-        async with websocket_client.open_accepted_connection() as socket:
+        async with open_accepted_connection(self.sockets) as socket:
             await socket.init({"token": self.credentials[caller]})
             await _subscribe(socket, query, variables)
             messages: list[Any] = []
@@ -138,11 +138,11 @@ class Transports:
             return messages
 
 
-async def _subscribe(socket: websocket_client.Client, query: str, variables: Mapping[str, Any]) -> None:
+async def _subscribe(socket: Client, query: str, variables: Mapping[str, Any]) -> None:
     await socket.send({"id": "first", "type": "subscribe", "payload": {"query": query, "variables": variables}})
 
 
-async def _first_response(socket: websocket_client.Client, *, wait: bool) -> dict[str, Any]:
+async def _first_response(socket: Client, *, wait: bool) -> dict[str, Any]:
     response: dict[str, Any] = {}
     second_done = False
     while not (response and second_done) and not (second_done and not wait):
@@ -157,8 +157,8 @@ async def _first_response(socket: websocket_client.Client, *, wait: bool) -> dic
 
 
 @asynccontextmanager
-async def open_transports(api: Api, patch: Any) -> AsyncIterator[Transports]:
-    """The transports over `api`. `patch`: pytest's monkeypatch, for the socket of `websocket_client`."""
+async def open_transports(api: Api) -> AsyncIterator[Transports]:
+    """The transports over `api`."""
     own, settings = DevelopmentKeys.generate(), Settings()
     ring = ServiceKeyCache()
     authenticator = Authenticator(
@@ -174,6 +174,5 @@ async def open_transports(api: Api, patch: Any) -> AsyncIterator[Transports]:
     for scope in Scope:
         credentials[f"key: {scope}"] = await service_keys.create_key(f"by {scope}", [scope])
     sockets = GraphQLOverWebSocket(ENGINE, authenticator, api.state)
-    patch.setattr(websocket_client, "sockets", sockets)
     yield Transports(GraphQLOverHTTP(ENGINE, authenticator, api.state, graphiql=False), sockets, credentials)
     await authenticator.close()

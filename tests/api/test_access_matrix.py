@@ -72,8 +72,8 @@ def permission_error(answer: dict[str, Any]) -> tuple[str, str] | None:
 
 
 @pytest.fixture
-async def transports(api: Api, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Transports]:
-    async with open_transports(api, monkeypatch) as made:
+async def transports(api: Api) -> AsyncIterator[Transports]:
+    async with open_transports(api) as made:
         yield made
 
 

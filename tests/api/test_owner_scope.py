@@ -117,8 +117,8 @@ def without(answer: Any, *ids: str) -> str:
 
 
 @pytest.fixture
-async def transports(api: Api, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Transports]:
-    async with open_transports(api, monkeypatch) as made:
+async def transports(api: Api) -> AsyncIterator[Transports]:
+    async with open_transports(api) as made:
         yield made
 
 

@@ -13,7 +13,7 @@ from app.engine.transports.websocket import GraphQLOverWebSocket
 from tests.auth.test_service_keys import id_of, statements
 from tests.auth.token_issuer import CountingKeys
 from tests.engine import sample_schema
-from tests.engine.transports import websocket_client
+from tests.engine.transports.websocket_client import open_accepted_connection
 
 pytestmark = pytest.mark.anyio
 
@@ -42,29 +42,30 @@ async def test_the_first_read_of_a_watch_is_immediate(
 
 
 @pytest.fixture
-def authenticator(monkeypatch: pytest.MonkeyPatch) -> Authenticator:
-    """An authenticator that reads the keys of live connections often, behind the WebSocket of the sample schema."""
-    authenticator = Authenticator(
+def authenticator() -> Authenticator:
+    """An authenticator that reads the keys of live connections often."""
+    return Authenticator(
         TokenVerifier(CountingKeys(()), TokenRequirements.from_settings(sample_schema.settings)),
         ServiceKeyCache(watch_seconds=WATCH_INTERVAL),
     )
-    monkeypatch.setattr(
-        websocket_client, "sockets", GraphQLOverWebSocket(sample_schema.engine, authenticator, sample_schema.state)
-    )
-    return authenticator
+
+
+@pytest.fixture
+def sockets(authenticator: Authenticator) -> GraphQLOverWebSocket:
+    return GraphQLOverWebSocket(sample_schema.engine, authenticator, sample_schema.state)
 
 
 async def test_revoking_a_key_closes_its_connections_with_4403_and_no_others(
-    db: str, authenticator: Authenticator
+    db: str, authenticator: Authenticator, sockets: GraphQLOverWebSocket
 ) -> None:
     key, other = (
         await service_keys.create_key("executor", [Scope.CHARGE]),
         await service_keys.create_key("scheduler", [Scope.CHARGE]),
     )
     async with (
-        websocket_client.open_accepted_connection() as first,
-        websocket_client.open_accepted_connection() as second,
-        websocket_client.open_accepted_connection() as unaffected,
+        open_accepted_connection(sockets) as first,
+        open_accepted_connection(sockets) as second,
+        open_accepted_connection(sockets) as unaffected,
     ):
         for client, used in ((first, key), (second, key), (unaffected, other)):
             await client.init({"token": used})
@@ -131,9 +132,9 @@ async def test_connections_stay_open_while_the_database_cannot_be_read(
     await cache.close()
 
 
-async def test_tokens_are_not_watched(authenticator: Authenticator) -> None:
+async def test_tokens_are_not_watched(authenticator: Authenticator, sockets: GraphQLOverWebSocket) -> None:
     authenticator.watch_revocation(None, lambda: None)()
-    async with websocket_client.open_accepted_connection() as client:
+    async with open_accepted_connection(sockets) as client:
         await client.init()
         await client.send({"type": "ping"})
         assert await client.next_message() == {"type": "pong"}

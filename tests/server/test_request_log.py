@@ -11,11 +11,11 @@ from starlette.types import Message
 from app.auth.caller import Caller, CallerKind
 from app.engine.execution import GraphQLEngine, GraphQLRequest, OperationFailed
 from app.engine.transports.http import GraphQLOverHTTP
-from app.engine.transports.websocket import PROTOCOL, GraphQLOverWebSocket
 from app.server.log_setup import JsonFormatter
 from app.server.request_log import LoggedRequest, RequestLog
 from tests.engine import sample_schema
-from tests.engine.transports.all_transports import connect
+from tests.engine.transports.http_client import graphql_body, send_request
+from tests.engine.transports.websocket_client import open_accepted_connection, open_connection, websocket_server
 
 pytestmark = pytest.mark.anyio
 
@@ -120,7 +120,7 @@ async def test_a_subscription_is_logged_when_it_ends() -> None:
 
 async def test_an_operation_that_a_websocket_refuses_is_logged() -> None:
     logged = LoggingEngine()
-    async with connect(logged.engine) as client:
+    async with open_accepted_connection(websocket_server(logged.engine)) as client:
         await client.init()
         await client.send({"id": "1", "type": "subscribe", "payload": {"documentId": "no hash"}})
         assert (await client.next_message())["type"] == "error"
@@ -157,27 +157,18 @@ async def test_a_refused_websocket_is_logged(case: str) -> None:
 @pytest.mark.parametrize(
     ("authorization", "reason"),
     [
-        (b"Bearer nonsense", "malformed token"),
-        (b"Bearer ck_nonsense", "malformed service key"),
-        (b"Basic YTpi", "Authorization header without 'Bearer <token or service key>'"),
+        ("Bearer nonsense", "malformed token"),
+        ("Bearer ck_nonsense", "malformed service key"),
+        ("Basic YTpi", "Authorization header without 'Bearer <token or service key>'"),
     ],
 )
-async def test_a_rejected_credential_is_logged_with_its_reason(authorization: bytes, reason: str) -> None:
+async def test_a_rejected_credential_is_logged_with_its_reason(authorization: str, reason: str) -> None:
     logged = LoggingEngine()
     server = GraphQLOverHTTP(logged.engine, sample_schema.authenticator, sample_schema.state, graphiql=False)
-    headers = [(b"content-type", b"application/json"), (b"authorization", authorization)]
-    sent: list[Message] = []
-
-    async def send(message: Message) -> None:
-        sent.append(message)
-
-    async def receive() -> Message:
-        return {"type": "http.request", "body": b'{"query": "{ hello }"}', "more_body": False}
-
-    await server({"type": "http", "method": "POST", "headers": headers}, receive, send)
+    reply = await send_request(graphql_body("{ hello }"), to=server, authorization=authorization)
     [line] = logged.lines
-    assert (sent[0]["status"], line["outcome"], line["reason"]) == (401, "UNAUTHENTICATED", reason)
-    assert reason.encode() not in sent[1]["body"]
+    assert (reply.status, line["outcome"], line["reason"]) == (401, "UNAUTHENTICATED", reason)
+    assert reason.encode() not in reply.body
 
 
 async def test_a_websocket_that_closes_because_its_token_expired_is_not_logged() -> None:
@@ -186,29 +177,12 @@ async def test_a_websocket_that_closes_because_its_token_expired_is_not_logged()
     assert logged.lines == []
 
 
-async def run_until_closed(execution: GraphQLEngine, messages: list[Any], **handshake: Any) -> None:
+async def run_until_closed(engine: GraphQLEngine, messages: list[Any], **handshake: Any) -> None:
     """Open a WebSocket, send the messages and wait until the server closes it."""
-    sockets = GraphQLOverWebSocket(execution, sample_schema.authenticator, sample_schema.state, init_seconds=0.2)
-    waiting: asyncio.Queue[Message] = asyncio.Queue()
-    for event in ({"type": "websocket.connect"}, *map(to_event, messages)):
-        await waiting.put(event)
-    sent: list[Message] = []
-
-    async def send(message: Message) -> None:
-        sent.append(message)
-
-    headers = [(b"origin", handshake["origin"].encode())] if "origin" in handshake else []
-    scope = {"type": "websocket", "headers": headers, "subprotocols": handshake.get("subprotocols", [PROTOCOL])}
-    async with asyncio.timeout(5):
-        await sockets(scope, waiting.get, send)
-    assert sent[-1]["type"] == "websocket.close"
-
-
-def to_event(message: Any) -> Message:
-    return {
-        "type": "websocket.receive",
-        "text": message if isinstance(message, str) else orjson.dumps(message).decode(),
-    }
+    async with open_connection(websocket_server(engine, init_seconds=0.2), **handshake) as client:
+        await client.send(*messages)
+        while (await client.next_event())["type"] != "websocket.close":
+            pass
 
 
 async def test_a_client_that_disconnects_before_its_body_is_complete_is_logged() -> None:

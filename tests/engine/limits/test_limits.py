@@ -3,11 +3,9 @@
 import asyncio
 from contextlib import AsyncExitStack
 from typing import Any
-from urllib.parse import urlencode
 
 import orjson
 import pytest
-from starlette.types import Message
 
 from app.auth import service_keys
 from app.auth.authenticator import Authenticator, build_authenticator
@@ -27,12 +25,13 @@ from app.engine.transports.websocket import MAX_MESSAGE_BYTES, GraphQLOverWebSoc
 from app.settings import Settings
 from tests.engine import sample_schema
 from tests.engine.sample_schema import SERVICE, token
-from tests.engine.transports.all_transports import TRANSPORTS, Execute, connect, first_item, over_http
-from tests.engine.transports.http_client import Reply
-from tests.engine.transports.websocket_client import Client
+from tests.engine.transports.all_transports import TRANSPORTS, Execute, first_item, over_http
+from tests.engine.transports.http_client import Reply, graphql_body, send_request
+from tests.engine.transports.websocket_client import Client, open_accepted_connection, websocket_server
 
 pytestmark = pytest.mark.anyio
 
+HELLO = graphql_body("{ hello }")
 NO_LIMITS = {
     "rate_per_user": 0,
     "rate_per_address": 0,
@@ -190,7 +189,7 @@ async def test_a_websocket_message_may_have_64_kib_but_no_more(character: str) -
     filling = character * (room // len(character.encode())) + "x" * (room % len(character.encode()))
     within = f'{{"type":"ping","payload":{{"a":"{filling}"}}}}'
     assert len(within.encode()) == MAX_MESSAGE_BYTES
-    async with connect(limited(), bearer=token("olga", operator=True)) as client:
+    async with open_accepted_connection(websocket_server(limited()), bearer=token("olga", operator=True)) as client:
         await client.init()
         await client.send(within)
         assert await client.next_message() == {"type": "pong"}
@@ -252,21 +251,7 @@ async def test_a_get_request_takes_one_token(accept: str, parsed_texts: list[str
 
 async def get_status(server: GraphQLOverHTTP, query: str, *, accept: str) -> int:
     """The status of a GET."""
-    statuses: list[int] = []
-
-    async def send(message: Message) -> None:
-        statuses.append(message.get("status", 0))
-
-    scope = {
-        "type": "http", "method": "GET", "path": "/graphql", "query_string": urlencode({"query": query}).encode(),
-        "headers": [(b"accept", accept.encode())] if accept else [],
-    }  # fmt: skip
-    await server(scope, disconnected, send)
-    return statuses[0]
-
-
-async def disconnected() -> Message:
-    return {"type": "http.disconnect"}
+    return (await first_item(server, {"query": query}, method="GET", accept=accept))[0]
 
 
 async def test_all_callers_at_a_client_address_share_its_rate(ask: Execute) -> None:
@@ -344,15 +329,15 @@ async def test_a_valid_service_key_is_accepted_beyond_the_rate_of_its_address(db
 @pytest.mark.parametrize("credential", ["nonsense", "ck_nonsense"])
 async def test_wrong_credentials_over_websocket_count_for_their_address(credential: str) -> None:
     engine = limited(rate_per_address=0.4)
-    sockets = GraphQLOverWebSocket(engine, sample_schema.authenticator, sample_schema.state)
+    sockets = websocket_server(engine)
     ends = []
     for _ in range(3):
-        async with connect(engine, address="192.0.2.1", sockets=sockets) as client:
+        async with open_accepted_connection(sockets, address="192.0.2.1") as client:
             await client.send({"type": "connection_init", "payload": {"token": credential}})
             ends.append(await client.next_close())
     assert ends == [(4403, "Forbidden")] * 2 + [(1013, "Too many requests: try again in 3 s.")]
     assert (await over_http(engine, "{ hello }", address="192.0.2.1")).status == 429
-    async with connect(engine, address="192.0.2.2", sockets=sockets, bearer=token()) as client:
+    async with open_accepted_connection(sockets, address="192.0.2.2", bearer=token()) as client:
         await client.init()
 
 
@@ -390,7 +375,7 @@ async def test_invented_service_keys_over_websocket_are_read_only_at_the_rate_of
     sockets = GraphQLOverWebSocket(engine, Authenticator(UnusedVerifier(), keys), sample_schema.state)
 
     async def end_of(number: int) -> tuple[int, str]:
-        async with connect(engine, address="192.0.2.1", sockets=sockets) as client:
+        async with open_accepted_connection(sockets, address="192.0.2.1") as client:
             await client.send({"type": "connection_init", "payload": {"token": invented_key(number)}})
             return await client.next_close()
 
@@ -435,37 +420,15 @@ async def test_beyond_the_rate_of_its_address_the_token_of_a_websocket_is_not_ve
     for _ in range(2):
         assert (await sent_from(server, "192.0.2.1", content_type="text/plain")).status == 415
 
-    async with connect(engine, address="192.0.2.1", sockets=sockets) as client:
+    async with open_accepted_connection(sockets, address="192.0.2.1") as client:
         await client.send({"type": "connection_init", "payload": {"token": token()}})
 
         assert await client.next_close() == (1013, "Too many requests: try again in 3 s.")
 
 
-async def sent_from(
-    server: GraphQLOverHTTP,
-    address: str,
-    *,
-    bearer: str | None = None,
-    body: bytes | None = b'{"query": "{ hello }"}',
-    content_type: str = "application/json",
-) -> Reply:
-    """The reply to a POST. `body`: the body; None: it must not be read."""
-    replies: list[Message] = []
-
-    async def receive() -> Message:
-        if body is None:
-            pytest.fail("the body was read")
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    async def send(message: Message) -> None:
-        replies.append(message)
-
-    headers = [(b"content-type", content_type.encode())]
-    if bearer is not None:
-        headers.append((b"authorization", f"Bearer {bearer}".encode()))
-    scope = {"type": "http", "method": "POST", "path": "/graphql", "headers": headers, "client": (address, 1)}
-    await server(scope, receive, send)
-    return Reply(replies)
+async def sent_from(server: GraphQLOverHTTP, address: str, body: bytes | None = HELLO, **how: Any) -> Reply:
+    """The reply to a POST. `body`: None if it must not be read."""
+    return await send_request([] if body is None else body, to=server, address=address, **how)
 
 
 async def test_anonymous_callers_at_one_address_share_a_rate(ask: Execute) -> None:
@@ -574,17 +537,17 @@ async def test_an_operation_that_takes_too_long_is_stopped(ask: Execute) -> None
 
 async def test_a_connection_beyond_the_limit_closes_the_oldest() -> None:
     engine = limited()
-    sockets = GraphQLOverWebSocket(engine, sample_schema.authenticator, sample_schema.state, connections_per_caller=2)
+    sockets = websocket_server(engine, connections_per_caller=2)
     async with (
-        connect(engine, bearer=token("ada"), sockets=sockets) as first,
-        connect(engine, bearer=token("ada"), sockets=sockets) as second,
-        connect(engine, bearer=token("bob"), sockets=sockets) as other,
+        open_accepted_connection(sockets, bearer=token("ada")) as first,
+        open_accepted_connection(sockets, bearer=token("ada")) as second,
+        open_accepted_connection(sockets, bearer=token("bob")) as other,
     ):
         for client in (first, second, other):
             await client.init()
         await first.subscribe("1", "subscription { forever }")
         assert await first.is_silent()
-        async with connect(engine, bearer=token("ada"), sockets=sockets) as third:
+        async with open_accepted_connection(sockets, bearer=token("ada")) as third:
             await third.init()
             assert await first.next_close() == (
                 connection_limits.TOO_MANY_CONNECTIONS_CODE,
@@ -611,7 +574,7 @@ async def test_services_and_operators_may_have_more_connections_than_users(
     engine = limited()
     sockets = GraphQLOverWebSocket(engine, made, sample_schema.state, connections_per_caller=2)
     async with AsyncExitStack() as stack:
-        clients = [await stack.enter_async_context(connect(engine, bearer=bearer, sockets=sockets)) for _ in range(4)]
+        clients = [await stack.enter_async_context(open_accepted_connection(sockets, bearer=bearer)) for _ in range(4)]
         for client in clients[:3]:
             await client.init()
         for client in clients[:3]:
@@ -628,11 +591,11 @@ async def test_services_and_operators_may_have_more_connections_than_users(
 async def test_the_unauthenticated_connections_of_an_address_are_limited() -> None:
     assert connection_limits.MAX_PENDING_CONNECTIONS == 1_000
     engine = limited()
-    sockets = GraphQLOverWebSocket(engine, sample_schema.authenticator, sample_schema.state, pending_per_address=2)
+    sockets = websocket_server(engine, pending_per_address=2)
     async with AsyncExitStack() as stack:
 
         async def connect_from(address: str | None) -> Client:
-            return await stack.enter_async_context(connect(engine, address=address, sockets=sockets))
+            return await stack.enter_async_context(open_accepted_connection(sockets, address=address))
 
         known = [await connect_from("192.0.2.1") for _ in range(3)]
         assert await known[0].next_close() == (1013, connection_limits.TOO_MANY_PENDING)

@@ -1,6 +1,5 @@
 """Persisted documents: requested by hash over every transport, who may send others, and what happens at start."""
 
-import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from functools import cache
 from pathlib import Path
@@ -8,7 +7,6 @@ from typing import Any
 
 import orjson
 import pytest
-from starlette.types import Message
 
 from app import main
 from app.auth.caller import Caller
@@ -21,8 +19,9 @@ from app.engine.transports.http import GraphQLOverHTTP
 from app.errors import Misconfigured
 from tests.engine import sample_schema
 from tests.engine.sample_schema import OPERATOR, SERVICE, USER, authenticator, state, token
-from tests.engine.transports.all_transports import connect
+from tests.engine.transports.all_transports import first_item
 from tests.engine.transports.http_client import GRAPHQL_JSON, send_get_request, send_request
+from tests.engine.transports.websocket_client import open_accepted_connection, websocket_server
 from tests.server.test_exposure import production
 
 pytestmark = pytest.mark.anyio
@@ -79,32 +78,11 @@ async def by_get(engine: GraphQLEngine, parameters: Parameters, bearer: str | No
 
 async def by_event_stream(engine: GraphQLEngine, parameters: Parameters, bearer: str | None = None) -> Any:
     """The first item, or the response that was sent instead of a stream."""
-    requests: list[Message] = [{"type": "http.request", "body": orjson.dumps(parameters), "more_body": False}]
-    replies: list[Message] = []
-
-    async def receive() -> Message:
-        if not requests:
-            await asyncio.Event().wait()
-        return requests.pop()
-
-    async def send(message: Message) -> None:
-        replies.append(message)
-
-    headers = [(b"content-type", b"application/json"), (b"accept", b"text/event-stream")]
-    if bearer is not None:
-        headers.append((b"authorization", f"Bearer {bearer}".encode()))
-    scope = {"type": "http", "method": "POST", "path": "/graphql", "query_string": b"", "headers": headers}
-    await http_app(engine)(scope, receive, send)
-    body = b"".join(message.get("body", b"") for message in replies)
-    if dict(replies[0]["headers"])[b"content-type"].startswith(b"text/event-stream"):
-        first, _, rest = body.partition(b"\n\n")
-        assert rest == b"event: complete\ndata:\n\n"
-        return orjson.loads(first.removeprefix(b"event: next\ndata: "))
-    return orjson.loads(body)
+    return (await first_item(http_app(engine), parameters, bearer=bearer))[2]
 
 
 async def by_websocket(engine: GraphQLEngine, parameters: Parameters, bearer: str | None = None) -> Any:
-    async with connect(engine, bearer=bearer) as client:
+    async with open_accepted_connection(websocket_server(engine), bearer=bearer) as client:
         await client.init()
         await client.send({"id": "1", "type": "subscribe", "payload": parameters})
         message = await client.next_message()

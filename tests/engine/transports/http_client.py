@@ -5,7 +5,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 import orjson
-from starlette.types import Message
+from starlette.types import Message, Scope
 
 from app.engine.transports.http import GraphQLOverHTTP
 from tests.engine.sample_schema import authenticator, engine, state
@@ -35,18 +35,27 @@ class Reply:
         return str(error["extensions"]["code"])
 
 
-async def send_request(
-    chunks: Iterable[bytes] | bytes,
-    *,
+def http_scope(
     method: str = "POST",
-    to: GraphQLOverHTTP = development_app,
+    *,
     bearer: str | None = None,
+    address: str | None = None,
     query_string: bytes = b"",
     **headers: str,
-) -> Reply:
-    """The response to a request whose body arrives in these chunks."""
-    waiting = [chunks] if isinstance(chunks, bytes) else list(chunks)
+) -> Scope:
+    """The scope of a request. A header with an empty value is not sent. `address`: that of the client."""
     named = {"content_type": "application/json"} | headers | ({"authorization": f"Bearer {bearer}"} if bearer else {})
+    pairs = [(name.replace("_", "-").encode(), value.encode("latin-1")) for name, value in named.items() if value]
+    client = (address, 1) if address else None
+    return {
+        "type": "http", "method": method, "path": "/graphql", "query_string": query_string, "headers": pairs,
+        "client": client,
+    }  # fmt: skip
+
+
+async def send_request(chunks: Iterable[bytes] | bytes, *, to: GraphQLOverHTTP = development_app, **how: Any) -> Reply:
+    """The response to a request whose body arrives in these chunks; [] if it must not be read."""
+    waiting = [chunks] if isinstance(chunks, bytes) else list(chunks)
     replies: list[Message] = []
 
     async def receive() -> Message:
@@ -55,9 +64,7 @@ async def send_request(
     async def send(message: Message) -> None:
         replies.append(message)
 
-    pairs = [(name.replace("_", "-").encode(), value.encode("latin-1")) for name, value in named.items() if value]
-    scope = {"type": "http", "method": method, "path": "/graphql", "query_string": query_string, "headers": pairs}
-    await to(scope, receive, send)
+    await to(http_scope(**how), receive, send)
     return Reply(replies)
 
 
@@ -65,7 +72,11 @@ def graphql_body(query: str, **more: Any) -> bytes:
     return orjson.dumps({"query": query, **more})
 
 
-async def send_get_request(parameters: Mapping[str, object], *, method: str = "GET", **how: Any) -> Reply:
-    """The response to a GET request. Parameters that are not strings are encoded as JSON."""
+def query_string_of(parameters: Mapping[str, object]) -> bytes:
+    """The parameters of a GET request. Those that are not strings are encoded as JSON."""
     texts = {name: value if isinstance(value, str) else orjson.dumps(value) for name, value in parameters.items()}
-    return await send_request([], method=method, query_string=urlencode(texts).encode(), content_type="", **how)
+    return urlencode(texts).encode()
+
+
+async def send_get_request(parameters: Mapping[str, object], *, method: str = "GET", **how: Any) -> Reply:
+    return await send_request([], method=method, query_string=query_string_of(parameters), content_type="", **how)

@@ -5,14 +5,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlencode
 
 import orjson
 from starlette.types import Message
 
 from app.engine.transports.http import GraphQLOverHTTP
 from tests.engine import sample_schema
-from tests.engine.transports.http_client import development_app
+from tests.engine.transports.http_client import development_app, http_scope, query_string_of
 
 EVENT_STREAM = "text/event-stream"
 
@@ -78,22 +77,15 @@ async def event_stream(
     sample_schema.resolver_calls.clear()
     if is_reading:
         client.is_reading.set()
-    headers = {"content-type": "application/json", "accept": accept}
-    if bearer:
-        headers["authorization"] = f"Bearer {bearer}"
-    if last_event_id is not None:
-        headers["last-event-id"] = last_event_id
+    request = {"query": query, "variables": variables}
     is_get = method == "GET"
-    body = b"" if is_get else orjson.dumps({"query": query, "variables": variables})
-    parameters = {"query": query, "variables": orjson.dumps(variables)} if is_get else {}
-    await client.outgoing.put({"type": "http.request", "body": body, "more_body": False})
-    scope = {
-        "type": "http",
-        "method": method,
-        "path": "/graphql",
-        "query_string": urlencode(parameters).encode(),
-        "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
-    }
+    await client.outgoing.put(
+        {"type": "http.request", "body": b"" if is_get else orjson.dumps(request), "more_body": False}
+    )
+    scope = http_scope(
+        method, bearer=bearer, accept=accept, last_event_id=last_event_id or "",
+        query_string=query_string_of(request) if is_get else b"",
+    )  # fmt: skip
     server = asyncio.create_task(to(scope, client.outgoing.get, client.send))
     try:
         yield client

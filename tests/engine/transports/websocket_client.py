@@ -8,11 +8,16 @@ from typing import Any
 import orjson
 from starlette.types import Message
 
+from app.engine.execution import GraphQLEngine
 from app.engine.transports.websocket import PROTOCOL, GraphQLOverWebSocket
 from tests.engine import sample_schema
 from tests.engine.sample_schema import authenticator, engine, state
 
 sockets = GraphQLOverWebSocket(engine, authenticator, state, allowed_origins=["https://app.example"], init_seconds=0.2)
+
+
+def websocket_server(engine: GraphQLEngine, **options: Any) -> GraphQLOverWebSocket:
+    return GraphQLOverWebSocket(engine, authenticator, state, **options)
 
 
 class Client:
@@ -54,25 +59,37 @@ class Client:
 
 
 @asynccontextmanager
-async def open_connection(*, subprotocols: tuple[str, ...] = (PROTOCOL,), **headers: str) -> AsyncIterator[Client]:
+async def open_connection(
+    server: GraphQLOverWebSocket | None = None,
+    *,
+    subprotocols: tuple[str, ...] = (PROTOCOL,),
+    bearer: str | None = None,
+    address: str | None = None,
+    **headers: str,
+) -> AsyncIterator[Client]:
     """A connection after its handshake. At the end the client disconnects, and the server must finish by itself."""
     client = Client()
     sample_schema.resolver_calls.clear()
     await client.to_server.put({"type": "websocket.connect"})
-    pairs = [(name.encode(), value.encode()) for name, value in ({"host": "credits.example"} | headers).items()]
-    scope = {"type": "websocket", "path": "/graphql", "headers": pairs, "subprotocols": list(subprotocols)}
-    server = asyncio.create_task(sockets(scope, client.to_server.get, client.from_server.put))
+    named = {"host": "credits.example"} | headers | ({"authorization": f"Bearer {bearer}"} if bearer else {})
+    scope = {
+        "type": "websocket", "path": "/graphql", "subprotocols": list(subprotocols),
+        "headers": [(name.encode(), value.encode()) for name, value in named.items()],
+        "client": (address, 1) if address else None,
+    }  # fmt: skip
+    serving = asyncio.create_task((server or sockets)(scope, client.to_server.get, client.from_server.put))
     try:
         yield client
         await client.to_server.put({"type": "websocket.disconnect", "code": 1000})
         async with asyncio.timeout(2):
-            await server
+            await serving
     finally:
-        server.cancel()
+        serving.cancel()
 
 
 @asynccontextmanager
-async def open_accepted_connection(**headers: str) -> AsyncIterator[Client]:
-    async with open_connection(subprotocols=(PROTOCOL,), **headers) as client:
+async def open_accepted_connection(server: GraphQLOverWebSocket | None = None, **how: Any) -> AsyncIterator[Client]:
+    """An accepted connection before connection_init."""
+    async with open_connection(server, **how) as client:
         assert await client.next_event() == {"type": "websocket.accept", "subprotocol": PROTOCOL}
         yield client
