@@ -80,7 +80,8 @@ _INSERT: Final = NOTIFICATIONS.insert(
 _RESOLVE: Final = SetStatement(
     "resolved notifications",
     """
-    UPDATE notification AS n SET resolved_at = v.at, read_at = coalesce(n.read_at, v.at)
+    UPDATE notification AS n
+    SET resolved_at = greatest(v.at, n.at), read_at = coalesce(n.read_at, greatest(v.at, n.at))
     FROM unnest($1::bigint[], $2::text[], $3::text[], $4::timestamptz[]) AS v(account_id, kind, subject, at)
     WHERE n.account_id = v.account_id AND n.kind = v.kind AND n.subject = coalesce(v.subject, n.subject)
       AND n.resolved_at IS NULL
@@ -100,7 +101,7 @@ _MARK_READ: Final = f"""
     WITH locked AS MATERIALIZED (
         SELECT id FROM account WHERE id = $1 FOR NO KEY UPDATE
     ), marked AS (
-        UPDATE notification AS n SET read_at = clock_timestamp() FROM locked
+        UPDATE notification AS n SET read_at = greatest(clock_timestamp(), n.at) FROM locked
         WHERE n.account_id = locked.id AND n.read_at IS NULL AND ($2::int[] IS NULL OR n.number = ANY($2))
         RETURNING {NOTIFICATIONS.columns("n")}
     )

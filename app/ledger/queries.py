@@ -22,7 +22,8 @@ _CONCURRENT_DUE_CHANGES: Final = 4
 """How many accounts of one read write their due changes at the same time."""
 
 _BALANCES: Final = """
-    SELECT id, owner_id, version, posted, held, frozen, owed, low_balance_threshold, clock_timestamp() AS as_of,
+    SELECT id, owner_id, version, posted, held, frozen, owed, low_balance_threshold,
+           greatest(clock_timestamp(), last_entry_at) AS as_of,
            coalesce(next_change_at <= clock_timestamp(), false) AS is_due
     FROM account WHERE id = ANY($1::bigint[])
 """

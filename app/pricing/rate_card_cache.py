@@ -51,21 +51,31 @@ class RateCardCache:
         self._read_monotonic = -math.inf
         self._refreshing = asyncio.Lock()
 
-    def card_at(self, instant: datetime) -> Card:
-        """Return the card in force at a time of the database's clock. Raises: StaleRateCards."""
-        if instant <= self._valid_until:
-            for card in reversed(self._cards):
-                if card.effective_at <= instant:
-                    return card
+    def card_at(self, instant: datetime, *, clock: datetime | None = None) -> Card:
+        """Return the card in force at a time of the database's clock. Raises: StaleRateCards.
+
+        If the clock has stepped back, the time of an account is ahead of it. Then `clock` is the time of the clock, and
+        the newest known card that is in force at `instant` is returned.
+        """
+        if (clock or instant) <= self._valid_until and self.is_fresh(LEASE.total_seconds()):
+            return self._newest_card_at(instant)
         raise StaleRateCards(f"the rate card in force at {instant} is not known")
 
-    async def load_card_at(self, instant: datetime) -> Card:
-        """Like `card_at`, but read the cards again if necessary. Raises: StaleRateCards: no card is in force then."""
+    async def load_card_at(self, instant: datetime, *, clock: datetime | None = None) -> Card:
+        """Like `card_at`, but read the cards again if necessary. Raises: StaleRateCards: no card is published."""
         try:
-            return self.card_at(instant)
+            return self.card_at(instant, clock=clock)
         except StaleRateCards:
             await self.refresh()
-            return self.card_at(instant)
+            return self._newest_card_at(instant)  # they were read after `instant`, so no lease is needed
+
+    def _newest_card_at(self, instant: datetime) -> Card:
+        for card in reversed(self._cards):
+            if card.effective_at <= instant:
+                return card
+        if self._cards and self._cards[0].version == 1:
+            return self._cards[0]  # it took effect when it was published, so the clock has stepped back since
+        raise StaleRateCards(f"no rate card is in force at {instant}")
 
     async def current_card(self) -> Card:
         """Return the card in force now, for display only: the time of the database's clock is estimated."""

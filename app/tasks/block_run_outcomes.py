@@ -85,7 +85,7 @@ async def finish_block_run(request: FinishBlockRunRequest, rate_cards: RateCardC
         run = run._replace(
             reversed=run.reversed + excess,
             outcome=request.outcome,
-            finished_at=account.at,
+            finished_at=max(account.at, run.charged_at),
             outcome_seq=entry.seq if entry is not None else None,
         )
         rows.update_outcome(posting.write, run)

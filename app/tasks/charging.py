@@ -37,7 +37,6 @@ from app.tasks.rules import (
     TaskState,
     TaskStatus,
     apply_charge,
-    check_cost_limit,
     check_not_ended,
     check_not_stopped,
 )
@@ -138,7 +137,7 @@ async def charge_many(items: Sequence[tuple[int, ChargeRequest]], rate_cards: Ra
         batch = _Batch(posting)
         for account_id, request in items:
             account = posting.accounts[account_id]
-            card = await rate_card_at(rate_cards, account)
+            card = await rate_card_at(rate_cards, posting, account)
             batch.decide(account, request, card)
         batch.write_tasks()
         return await batch.final_results()
@@ -159,12 +158,12 @@ async def ensure_fresh_rate_cards(rate_cards: RateCardCache) -> None:
         await rate_cards.refresh()
 
 
-async def rate_card_at(rate_cards: RateCardCache, account: AccountState) -> Card:
+async def rate_card_at(rate_cards: RateCardCache, posting: Posting, account: AccountState) -> Card:
     """Return the rate card in force at the time of the decision, not of the request."""
     try:
-        return rate_cards.card_at(account.at)
+        return rate_cards.card_at(account.at, clock=posting.at)
     except StaleRateCards:
-        return await rate_cards.load_card_at(account.at)
+        return await rate_cards.load_card_at(account.at, clock=posting.at)
 
 
 @dataclass(slots=True)
@@ -234,7 +233,6 @@ class _Batch:
         if price.credits:
             if not (request.closing and task.budget_hold is not None):
                 check_not_stopped(task)
-            check_cost_limit(task, price.credits)
             entry = self._pay(account, task, price.credits, request)
         renew_budget(account, task)
         task = self.tasks[key] = self.changed[key] = apply_charge(task, price.credits)
@@ -248,7 +246,7 @@ class _Batch:
             cost=price.credits,
             reversed=0,
             uses_own_key=request.uses_own_key,
-            charged_at=account.at,
+            charged_at=max(account.at, task.started_at),
             rate_card_version=price.rate_card_version,
             rule=price.rule,
             entry_seq=entry.seq if entry else None,

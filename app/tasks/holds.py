@@ -37,7 +37,6 @@ from app.tasks.rules import (
     TaskState,
     apply_charge,
     bump_task_version,
-    check_cost_limit,
     check_not_ended,
     check_not_stopped,
     measurement_values,
@@ -145,7 +144,7 @@ async def place_hold(request: PlaceHoldRequest, rate_cards: RateCardCache) -> Ho
             raise IdempotencyConflict(key=request.block_run_id)
         check_not_ended(task)
         price = quote(
-            await rate_card_at(rate_cards, account),
+            await rate_card_at(rate_cards, posting, account),
             request.block,
             request.settings,
             uses_own_key=request.uses_own_key,
@@ -199,9 +198,7 @@ async def capture_hold(request: CaptureHoldRequest) -> HoldResult:
         price = price_by_recorded_rule(hold.terms["block"], hold.terms["rule"], request.measurements)
         if price > hold.credits and request.over_hold is OverHold.REFUSE:
             raise HoldExceeded(block_run_id=request.block_run_id, required_credits=price, held_credits=hold.credits)
-        credits = min(price, hold.credits)
-        check_cost_limit(task, credits)
-        entry = _capture(account, hold, credits, request)
+        entry = _capture(account, hold, min(price, hold.credits), request)
         hold.priced_credits = price
         hold.capture_request_hash = request.request_hash()
         renew_budget(account, task)
@@ -336,7 +333,7 @@ def _block_run_of(account: AccountState, task: TaskState, hold: Hold, entry: Led
         cost=hold.captured,
         reversed=0,
         uses_own_key=hold.terms["usesOwnKey"],
-        charged_at=account.at,
+        charged_at=max(account.at, hold.placed_at),
         rate_card_version=hold.terms["rateCardVersion"],
         rule=hold.terms["rule"],
         entry_seq=entry.seq if entry else None,

@@ -10,15 +10,7 @@ import orjson
 
 from app.audit_log.records import AuditContext
 from app.credits import MAX_CREDITS
-from app.errors import (
-    BalanceLimitReached,
-    BudgetReached,
-    InsufficientCredits,
-    InvalidInput,
-    Problem,
-    TaskEnded,
-    TaskStopped,
-)
+from app.errors import BudgetReached, InsufficientCredits, InvalidInput, Problem, TaskEnded, TaskStopped
 from app.ledger.rules.account_state import AccountState, Hold
 from app.ledger.rules.holds import MAX_TIMEOUT_SECONDS
 from app.pricing.measurements import Measurements
@@ -239,12 +231,6 @@ def check_budget_has_credits(budget: Hold | None, task: TaskState) -> Hold:
     return budget
 
 
-def check_cost_limit(task: TaskState, credits: int) -> None:
-    """Raises: BalanceLimitReached: with `credits` more, the charges of the task would exceed 2^53 - 1."""
-    if task.charged + credits > MAX_CREDITS:
-        raise BalanceLimitReached(figure="The cost of this task")
-
-
 def apply_charge(task: TaskState, cost: int) -> TaskState:
     """Return the task after one more block run that costs `cost` credits."""
     return task._replace(steps=task.steps + 1, charged=task.charged + cost, version=task.version + 1)
@@ -279,5 +265,6 @@ def bump_task_version(task: TaskState) -> TaskState:
 
 
 def apply_end(task: TaskState, status: TaskStatus, at: datetime) -> TaskState:
-    """Return the task after it has ended."""
-    return task._replace(status=status, stop_reason=None, ended_at=at, version=task.version + 1)
+    """Return the task after it has ended. It never ends before it started, even if the clock has stepped back."""
+    ended_at = max(at, task.started_at)
+    return task._replace(status=status, stop_reason=None, ended_at=ended_at, version=task.version + 1)

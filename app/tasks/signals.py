@@ -31,7 +31,7 @@ _STOPPED_TASKS: Final = RowSelect(
 
 _STATES: Final = f"""
     SELECT a.id, a.owner_id, a.version, greatest(a.posted - a.held - a.frozen, 0) AS available,
-           clock_timestamp() AS as_of, ARRAY({_STOPPED_TASKS.sql}) AS stopped
+           greatest(clock_timestamp(), a.last_entry_at) AS as_of, ARRAY({_STOPPED_TASKS.sql}) AS stopped
     FROM account AS a WHERE a.id = ANY($1::bigint[]) ORDER BY a.id
 """  # noqa: S608  our own constant
 

@@ -83,8 +83,8 @@ def save_card(posting: Posting, top_up: TopUpRow, payment: Payment) -> None:
     posting.write.add(
         _SAVE_CARD,
         (
-            top_up.account_id, top_up.provider, card.customer_ref, card.card_ref, card.label, posting.at,
-            top_up.created_at,
+            top_up.account_id, top_up.provider, card.customer_ref, card.card_ref, card.label,
+            max(posting.accounts[top_up.account_id].at, top_up.created_at), top_up.created_at,
         ),
     )  # fmt: skip
 

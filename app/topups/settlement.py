@@ -145,7 +145,9 @@ def _apply_payment(posting: Posting, top_up: TopUpRow, payment: Payment, audit: 
         decline_reason=payment.decline_reason,
     )
     if status is TopUpStatus.PAID:
-        changed = merge_facts(take_captured_share(changed, payment), payment)._replace(paid_at=account.at)
+        changed = merge_facts(take_captured_share(changed, payment), payment)._replace(
+            paid_at=max(account.at, top_up.created_at)
+        )
         if not changed.credits:
             raise EventNotApplied("The captured money pays for no credit.")
         if changed.credits != top_up.credits:

@@ -153,7 +153,7 @@ def close_hold(
     hold.closing_reserve = 0
     hold.released += remaining
     hold.status = status
-    hold.closed_at = when
+    hold.closed_at = max(when, hold.placed_at)
     account.open_holds -= 1
     for changed in (hold, *budgets):
         _mark_changed(account, changed)

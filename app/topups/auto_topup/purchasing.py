@@ -106,7 +106,8 @@ async def _claim(
             return Skip(SkipReason.DISABLED)
         record = rows.record_from_row(posting.rows[0][0])
         balance = BalanceLevel(available=account.available, owed=account.owed, frozen=account.frozen)
-        decision = rules.decide(record.config, record.history, balance, terms, account.at)
+        at = rules.time_of_attempt(record.history, account.at)
+        decision = rules.decide(record.config, record.history, balance, terms, at)
         if isinstance(decision, Buy) and record.card is not None and may_buy:
             top_up = terms.new_top_up(
                 account_id=account_id,
@@ -115,7 +116,7 @@ async def _claim(
                 provider=provider.name,
                 live=provider.live,
                 actor=ACTOR,
-                created_at=account.at,
+                created_at=at,
                 automatic=True,
             )
             top_up_rows.insert_top_up(posting.write, top_up)

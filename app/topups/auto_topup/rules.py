@@ -149,6 +149,18 @@ class Skip(NamedTuple):
     next_eligible_at: datetime | None = None
 
 
+def time_of_attempt(history: AttemptHistory, now: datetime) -> datetime:
+    """Return `now`, or a later time if the clock has stepped back.
+
+    A new attempt comes after all earlier ones and after the time from which declines count. Otherwise its decline would
+    not count, and the card would be charged again and again.
+    """
+    known = [now, *(attempt.begun_at for attempt in history.attempts[:1])]
+    if history.declines_reset_at is not None:
+        known.append(history.declines_reset_at + timedelta(microseconds=1))
+    return max(known)
+
+
 def decide(
     config: AutoTopUpConfig, history: AttemptHistory, balance: BalanceLevel, terms: TopUpTerms, now: datetime
 ) -> Buy | Skip:

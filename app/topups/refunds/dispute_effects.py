@@ -107,7 +107,7 @@ def _undecided(locked: LockedTopUp, reported: Dispute) -> DisputeRow:
 
 def _apply(locked: LockedTopUp, dispute: DisputeRow, status: DisputeStatus) -> None:
     if status is not DisputeStatus.OPEN:
-        dispute = dispute._replace(status=status, decided_at=locked.account.at)
+        dispute = dispute._replace(status=status, decided_at=max(locked.account.at, dispute.opened_at))
     locked.put_row(dispute)
     credits = min(credits_for_amount(locked.top_up, dispute.amount_minor), locked.remaining.refundable_credits)
     if not credits or status is DisputeStatus.WON:

@@ -71,7 +71,8 @@ def apply_refund_event(locked: LockedTopUp, reported: Refund) -> EventOutcome:
         if refund.refund_ref is None:
             locked.put_row(refund._replace(refund_ref=reported.refund_ref))
         return EventOutcome.UNCHANGED
-    refund = refund._replace(status=reported.status, refund_ref=reported.refund_ref, decided_at=locked.account.at)
+    decided_at = max(locked.account.at, refund.created_at)
+    refund = refund._replace(status=reported.status, refund_ref=reported.refund_ref, decided_at=decided_at)
     locked.put_row(refund)
     if reported.status is RefundStatus.DONE:
         return EventOutcome.REFUNDED
