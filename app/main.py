@@ -35,7 +35,7 @@ from app.server.exposure import Exposure
 from app.server.health import Readiness, healthz
 from app.server.request_log import RequestLog
 from app.server.security_headers import with_security_headers
-from app.settings import Settings, get_settings, log_format
+from app.settings import Settings, get_settings, log_format, reveal
 from app.state import build_state
 
 GRAPHQL_PATH: Final = "/graphql"
@@ -67,9 +67,9 @@ def create_app(settings: Settings | None = None, *, has_protocol_limits: bool = 
     log.log(logging.INFO if is_production else logging.WARNING, exposure.summary)
     if is_production and not has_protocol_limits:
         log.warning(NO_PROTOCOL_LIMITS)
-    if settings.database_url is None:
+    database_url = reveal(settings.database_url)
+    if database_url is None:
         raise Misconfigured("DATABASE_URL is not set: `python -m app serve` starts a database if there is none.")
-    database_url = settings.database_url
     documents = load_persisted_documents(settings.known_documents, arbitrary_documents=exposure.arbitrary_documents)
     request_log = RequestLog(log_format(settings), settings.request_log)
     engine = GraphQLEngine(

@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, SecretStr
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
@@ -61,11 +61,18 @@ def _parse_caller_kinds(value: object) -> tuple[str, ...] | None:
     raise PydanticCustomError("callers", "It must be some of anonymous,users,services,operators, or nobody")
 
 
+def _check_postgres_url(value: SecretStr | None) -> SecretStr | None:
+    """Check the scheme. `app.db.database_url` checks the rest, when the URL is used."""
+    if value is not None and not value.get_secret_value().startswith(("postgresql://", "postgres://")):
+        raise PydanticCustomError("postgres_url", "It must be postgresql://USER:PASSWORD@HOST/NAME")
+    return value
+
+
 Names = Annotated[tuple[str, ...] | None, NoDecode, BeforeValidator(_parse_names)]
 CallerKinds = Annotated[tuple[str, ...] | None, NoDecode, BeforeValidator(_parse_caller_kinds)]
 Days = Annotated[tuple[int, ...], NoDecode, BeforeValidator(_parse_days)]
 Bonuses = Annotated[tuple[tuple[int, int], ...] | None, NoDecode, BeforeValidator(_parse_bonuses)]
-PostgresUrl = Annotated[str | None, Field(pattern=r"^postgres(ql)?://")]
+PostgresUrl = Annotated[SecretStr | None, AfterValidator(_check_postgres_url)]
 Positive = Annotated[int, Field(ge=1, le=1_000_000)]
 TopUpCredits = Annotated[int, Field(ge=1, le=1_000_000_000)]
 """Times MINOR_PER_CREDIT, the largest price is less than 2^53."""
@@ -76,7 +83,13 @@ Seconds = Annotated[float, Field(gt=0, le=300)]
 class Settings(BaseSettings):
     """All settings. The defaults are for development. An empty variable counts as unset."""
 
-    model_config = SettingsConfigDict(frozen=True, env_ignore_empty=True, extra="ignore", use_attribute_docstrings=True)
+    model_config = SettingsConfigDict(
+        frozen=True,
+        env_ignore_empty=True,
+        extra="ignore",
+        use_attribute_docstrings=True,
+        hide_input_in_errors=True,  # a traceback must not contain a secret
+    )
 
     environment: Literal["development", "production"] = "development"
     """production: development keys are refused; introspection, GraphiQL and GET are disabled."""
@@ -113,7 +126,7 @@ class Settings(BaseSettings):
 
     If unset, services,operators; in development all.
     """
-    ledger_key: str | None = None
+    ledger_key: SecretStr | None = None
     """Key of the entries' HMAC chain, at least 32 bytes in hex. Required in production."""
     jwt_issuer: str = "http://localhost/development"
     """Required `iss` of tokens."""
@@ -204,7 +217,7 @@ class Settings(BaseSettings):
     """Days after which the promotional credits of a top-up expire."""
     receipt_seller: Annotated[str | None, Field(max_length=500)] = None
     """Name and address of the seller on receipts. A semicolon starts a new line."""
-    sandbox_secret: str | None = None
+    sandbox_secret: SecretStr | None = None
     """Secret that signs the sandbox's webhooks. If unset, the development secret is used."""
     stripe_secret_key: SecretStr | None = None
     """API key of Stripe (sk_... or rk_...): a live key in production, a test key in development."""
@@ -223,6 +236,11 @@ class Settings(BaseSettings):
 
 for _field in Settings.model_fields.values():  # a docstring may have several lines, a description one
     _field.description = " ".join((_field.description or "").split())
+
+
+def reveal(secret: SecretStr | None) -> str | None:
+    """Return the value of a secret setting, which its `repr` hides, or None if it is not set."""
+    return None if secret is None else secret.get_secret_value()
 
 
 def log_format(settings: Settings) -> Literal["json", "text"]:

@@ -8,7 +8,7 @@ from app.errors import Misconfigured
 from app.ledger import queries
 from app.live.change_feed import ChangeFeed
 from app.pricing.rate_card_cache import RateCardCache
-from app.settings import Settings
+from app.settings import Settings, reveal
 from app.tasks import stop_and_resume
 from app.tasks.charging import ChargeQueue
 from app.topups.configured_provider import open_provider
@@ -50,10 +50,11 @@ def ledger_key(settings: Settings) -> bytes:
 
     Raises: Misconfigured: the key is too short, or in production it is missing.
     """
-    if settings.ledger_key is None:
+    key_hex = reveal(settings.ledger_key)
+    if key_hex is None:
         return development_secret("ledger", settings=settings)
     try:
-        key = bytes.fromhex(settings.ledger_key)
+        key = bytes.fromhex(key_hex)
     except ValueError:
         key = b""
     if len(key) < MIN_LEDGER_KEY_BYTES:

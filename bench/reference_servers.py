@@ -32,7 +32,7 @@ from app.db import pools
 from app.engine.context import RequestContext
 from app.errors import Unauthenticated
 from app.live.change_feed import ChangeFeed
-from app.settings import get_settings
+from app.settings import get_settings, reveal
 from app.state import build_state
 
 ACCOUNT: Final = "SELECT account_id FROM owner WHERE owner_id = $1"
@@ -160,4 +160,4 @@ if __name__ == "__main__":
     if sys.argv[1] == "route":
         serve(Starlette(routes=[Route("/graphql", respond, methods=["POST"])]))
     else:
-        serve(application(sys.argv[1], get_settings().database_url or ""))
+        serve(application(sys.argv[1], reveal(get_settings().database_url) or ""))

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from pydantic import SecretStr
 
 from app.errors import Misconfigured
 from app.main import NO_PROTOCOL_LIMITS, create_app
@@ -15,7 +16,7 @@ pytestmark = pytest.mark.anyio
 
 
 def development_client(directory: Path) -> httpx.AsyncClient:
-    app = create_app(Settings(database_url="postgresql://localhost/nowhere", data_dir=directory))
+    app = create_app(Settings(database_url=SecretStr("postgresql://localhost/nowhere"), data_dir=directory))
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://credits")
 
 
@@ -47,5 +48,5 @@ def test_production_without_the_protocol_classes_of_serve_logs_a_warning(
 
 
 def test_development_without_them_logs_only_that_it_is_open(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    create_app(Settings(database_url="postgresql://localhost/nowhere", data_dir=tmp_path))
+    create_app(Settings(database_url=SecretStr("postgresql://localhost/nowhere"), data_dir=tmp_path))
     assert [record.getMessage().partition(":")[0] for record in caplog.records] == ["DEVELOPMENT"]

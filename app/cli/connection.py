@@ -13,7 +13,7 @@ from app.db.embedded_postgres import APPLICATION_ROLE
 from app.errors import Misconfigured
 from app.live.change_notifier import NOTIFIER
 from app.pricing import publishing
-from app.settings import data_directory, get_settings
+from app.settings import data_directory, get_settings, reveal
 
 COMMAND_LINE: Final = "operator:command-line"
 """The actor of commands. Whoever runs a command has access to the database and its secrets, and so is an operator."""
@@ -41,7 +41,8 @@ def database_url() -> Iterator[str]:
 
     It is DATABASE_URL, or else that of the running embedded server. If none runs, one is started until the block ends.
     """
-    if url := get_settings().database_url or embedded_postgres.running_url(embedded_directory(), user=APPLICATION_ROLE):
+    configured = reveal(get_settings().database_url)
+    if url := configured or embedded_postgres.running_url(embedded_directory(), user=APPLICATION_ROLE):
         yield url
         return
     with embedded_server() as server:
@@ -51,8 +52,8 @@ def database_url() -> Iterator[str]:
 @contextmanager
 def owner_and_application_urls() -> Iterator[tuple[str, str]]:
     """Yield two URLs of the database: with the role that owns its tables, and with the application's role."""
-    if url := get_settings().database_url:
-        yield get_settings().migration_database_url or url, url
+    if url := reveal(get_settings().database_url):
+        yield reveal(get_settings().migration_database_url) or url, url
         return
     with database_url() as url:
         owner_url = embedded_postgres.running_url(embedded_directory())

@@ -30,7 +30,7 @@ from app.server import log_setup
 from app.server.exposure import Exposure
 from app.server.request_deadline import DeadlineHttpProtocol
 from app.server.websocket_limits import LimitedWebSocketProtocol
-from app.settings import get_settings, log_format, server_url
+from app.settings import get_settings, log_format, reveal, server_url
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -135,11 +135,11 @@ async def _prepare_database() -> dict[token.Kind, str]:
     In production a release step migrates, an operator publishes prices, and the identity provider issues tokens.
     """
     settings = get_settings()
-    url = settings.database_url
+    url = reveal(settings.database_url)
     if url is None:
         raise Misconfigured("DATABASE_URL is not set.")
     if settings.environment == "development":
-        await migrate(settings.migration_database_url or url, url)
+        await migrate(reveal(settings.migration_database_url) or url, url)
     async with open_database(url):
         if settings.environment == "production":
             for problem in await roles.find_excess_privileges():

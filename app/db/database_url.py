@@ -21,7 +21,7 @@ import asyncpg
 
 from app.db.failures import sqlstate
 from app.errors import Misconfigured
-from app.settings import get_settings
+from app.settings import get_settings, reveal
 
 DEFAULT_PORT: Final = 5432
 SHAPE: Final = "write postgresql://USER:PASSWORD@HOST/NAME, with special characters of the password %-encoded"
@@ -232,7 +232,7 @@ class _InvalidUrl(Exception):
 
 def _setting_name(url: str) -> str:
     settings = get_settings()
-    is_of_migrations = url == settings.migration_database_url and url != settings.database_url
+    is_of_migrations = url == reveal(settings.migration_database_url) and url != reveal(settings.database_url)
     return "MIGRATION_DATABASE_URL" if is_of_migrations else "DATABASE_URL"
 
 

@@ -59,12 +59,17 @@ class ChangeNotifier:
 
     async def flush(self) -> None:
         """Wait until everything is sent, or could not be sent. Call it before the pools are closed."""
-        if self._sending is not None:
+        if self._sending is not None and self._is_sending():
             await asyncio.wait([self._sending], timeout=SEND_SECONDS)
 
     def _start(self) -> None:
-        if (self._sending is None or self._sending.done()) and (self._versions or self._signals or self._owners):
+        if not self._is_sending() and (self._versions or self._signals or self._owners):
             self._sending = asyncio.create_task(self._send_all(), name="change notifications")
+
+    def _is_sending(self) -> bool:
+        """Return whether the task runs. A task of an event loop that has ended never does anything again."""
+        task = self._sending
+        return task is not None and not task.done() and task.get_loop() is asyncio.get_running_loop()
 
     async def _send_all(self) -> None:
         while payloads := self._take():

@@ -11,7 +11,7 @@ from typing import Final
 from app.db import database_url
 from app.db.database_url import DatabaseUrl
 from app.errors import Misconfigured
-from app.settings import Settings
+from app.settings import Settings, reveal
 
 MIN_DISTINCT_BYTES: Final = 12
 """The minimum number of distinct bytes in a key. 32 random bytes have about 30; a key with few was typed by hand."""
@@ -27,13 +27,14 @@ COMMON_PASSWORDS: Final = frozenset(
 def weak_secrets(settings: Settings) -> list[str]:
     """Return a problem for each secret that can be guessed."""
     problems = []
-    if _is_typed_by_hand(settings.ledger_key):
+    ledger_key = reveal(settings.ledger_key)
+    if _is_typed_by_hand(ledger_key):
         problems.append("LEDGER_KEY is not random: generate it with `openssl rand -hex 32`.")
-    if settings.ledger_key and settings.ledger_key.lower() in _other_secrets(settings):
+    if ledger_key and ledger_key.lower() in _other_secrets(settings):
         problems.append("LEDGER_KEY is also used for another setting: generate its own with `openssl rand -hex 32`.")
-    urls = (("DATABASE_URL", settings.database_url), ("MIGRATION_DATABASE_URL", settings.migration_database_url))
-    for name, url in urls:
-        if _has_weak_password(url):
+    urls = {"DATABASE_URL": settings.database_url, "MIGRATION_DATABASE_URL": settings.migration_database_url}
+    for name, url in urls.items():
+        if _has_weak_password(reveal(url)):
             problems.append(f"{name} has a password that is easy to guess: generate one with `openssl rand -hex 16`.")
     return problems
 
@@ -74,7 +75,7 @@ def _other_secrets(settings: Settings) -> set[str]:
     )
     urls = (settings.database_url, settings.migration_database_url)
     return {secret.get_secret_value().lower() for secret in secrets if secret is not None} | {
-        parsed.password.lower() for url in urls if (parsed := _parsed(url)) is not None and parsed.password
+        parsed.password.lower() for url in urls if (parsed := _parsed(reveal(url))) is not None and parsed.password
     }
 
 

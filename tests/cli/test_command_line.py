@@ -60,7 +60,7 @@ def test_a_port_in_use_is_reported_with_another_one(tmp_path: Path) -> None:
         ({"WORKERS": "0"}, "WORKERS: Input should be greater than or equal to 1"),
         ({"HOST": "192.0.2.1", "PORT": "0"}, "set HOST and PORT"),
         ({"PORT": "0", "DATABASE_URL": "postgresql://nobody@127.0.0.1:1/nothing"}, "check DATABASE_URL"),
-        ({"PORT": "0", "DATABASE_URL": "mysql://127.0.0.1/nothing"}, "DATABASE_URL: String should match"),
+        ({"PORT": "0", "DATABASE_URL": "mysql://127.0.0.1/nothing"}, "DATABASE_URL: It must be postgresql"),
         ({"PORT": "0", "ENVIRONMENT": "production"}, "set DATABASE_URL"),
     ],
 )

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from app.db import database_url
 from app.errors import Misconfigured
@@ -148,7 +149,9 @@ def test_the_refusal_names_the_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         database_url,
         "get_settings",
-        lambda: Settings(database_url="postgresql://db/c", migration_database_url="postgresql://db:x/c"),
+        lambda: Settings(
+            database_url=SecretStr("postgresql://db/c"), migration_database_url=SecretStr("postgresql://db:x/c")
+        ),
     )
 
     with pytest.raises(Misconfigured, match=r"^MIGRATION_DATABASE_URL: a port is not a number"):

@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 import pytest
 import uvicorn
+from pydantic import SecretStr
 from starlette.types import ASGIApp
 from uvicorn.server import ServerState
 from websockets.asyncio.client import ClientConnection, connect
@@ -45,7 +46,7 @@ async def plain_uvicorn(app: ASGIApp) -> AsyncIterator[int]:
 @pytest.fixture
 async def port(tmp_path: Path) -> AsyncIterator[int]:
     settings = Settings(
-        database_url="postgresql://localhost/nowhere",
+        database_url=SecretStr("postgresql://localhost/nowhere"),
         data_dir=tmp_path,
         request_seconds=BODY_SECONDS,
         payment_provider="sandbox",

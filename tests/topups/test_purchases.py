@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from app.credits import MAX_CREDITS
 from app.db import pools
@@ -216,14 +217,14 @@ async def test_top_ups_are_listed_newest_first_for_one_account(db: str) -> None:
 
 
 def test_the_sandbox_does_not_run_in_production() -> None:
-    chosen = Settings(environment="production", sandbox_secret="s" * 40)
+    chosen = Settings(environment="production", sandbox_secret=SecretStr("s" * 40))
     with pytest.raises(Misconfigured, match="does not run in production"):
         open_provider(chosen)
 
 
 def test_a_short_secret_is_refused() -> None:
     with pytest.raises(Misconfigured, match="at least 32 characters"):
-        open_provider(Settings(sandbox_secret="s" * 31))
+        open_provider(Settings(sandbox_secret=SecretStr("s" * 31)))
 
 
 @pytest.mark.parametrize(
@@ -235,7 +236,7 @@ def test_a_short_secret_is_refused() -> None:
     ],
 )
 def test_payment_pages_use_the_public_url_of_the_server(chosen: dict[str, Any], address: str) -> None:
-    provider = open_provider(Settings(sandbox_secret="s" * 32, **chosen))
+    provider = open_provider(Settings(sandbox_secret=SecretStr("s" * 32), **chosen))
     assert isinstance(provider, Sandbox)
     assert provider.address == address
     assert "sssss" not in repr(provider)

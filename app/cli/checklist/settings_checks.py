@@ -16,7 +16,7 @@ from app.cli.checklist.results import CheckFailed, Installation, fail_if
 from app.db import database_url
 from app.errors import Misconfigured
 from app.server import exposure, production_checks
-from app.settings import Settings, log_format
+from app.settings import Settings, log_format, reveal
 from app.state import ledger_key
 from app.topups.configured_provider import open_provider
 
@@ -30,7 +30,8 @@ async def valid_settings(installation: Installation) -> str:
     is_readable = not any(problem.startswith("ENVIRONMENT:") for problem in problems)
     if installation.production and installation.environment != "production" and is_readable:
         problems.append(f"ENVIRONMENT is {installation.environment}: set ENVIRONMENT=production.")
-    if (url := installation.settings.migration_database_url) is not None:  # the check "database" uses the other URL
+    url = reveal(installation.settings.migration_database_url)
+    if url is not None:  # the check "database" uses the other URL
         problems += _misconfiguration(lambda: database_url.parse(url))
     fail_if(problems)
     return f"{len(Settings.model_fields)} settings are valid; ENVIRONMENT is {installation.environment}"

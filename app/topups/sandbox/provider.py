@@ -12,7 +12,7 @@ import orjson
 
 from app.auth.development_keys import development_secret
 from app.errors import Misconfigured
-from app.settings import Settings, server_url
+from app.settings import Settings, reveal, server_url
 from app.topups.models import SandboxCard, SandboxDispute, SandboxPayment, SandboxRefund
 from app.topups.provider import (
     CheckoutPage,
@@ -53,11 +53,12 @@ class Sandbox:
                 " set PAYMENT_PROVIDER to one that takes money."
             )
         address = settings.public_url.rstrip("/") if settings.public_url is not None else server_url(settings)
-        if settings.sandbox_secret is None:
+        secret = reveal(settings.sandbox_secret)
+        if secret is None:
             return cls(address, development_secret("sandbox events", settings=settings))
-        if len(settings.sandbox_secret) < MIN_SECRET_LENGTH:
+        if len(secret) < MIN_SECRET_LENGTH:
             raise Misconfigured(f"SANDBOX_SECRET must have at least {MIN_SECRET_LENGTH} characters.")
-        return cls(address, settings.sandbox_secret.encode())
+        return cls(address, secret.encode())
 
     @property
     def name(self) -> str:
