@@ -86,7 +86,7 @@ def create_app(settings: Settings | None = None, *, has_protocol_limits: bool = 
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        await pools.connect(database_url)
+        await pools.connect(database_url, statement_seconds=settings.statement_seconds)
         try:
             async with run_in_background(background_loops(state, database_url=database_url)):
                 # The objects created so far exist until the process ends. Freezing excludes them from full collections,

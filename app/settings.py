@@ -162,6 +162,14 @@ class Settings(BaseSettings):
     """Time within which a whole HTTP request, with headers and body, must arrive."""
     operation_seconds: Seconds = 30
     """Time limit of a query or mutation. It does not apply to charges, which wait in a queue of limited length."""
+    connect_seconds: Seconds = 3
+    """Time within which a database connection must be free, or a new one open. Afterwards the answer is UNAVAILABLE."""
+    statement_seconds: Seconds = 5
+    """Time limit of a statement of the database. Afterwards the answer is TIMED_OUT.
+
+    If the database does not respond, its connections are closed one second later. Commands such as verify and migrate
+    have no limit.
+    """
     rate_per_user: Rate = 50
     """Operations per second of one user. A burst may use 5 seconds' worth at once. 0: no limit.
 

@@ -6,8 +6,8 @@ PERSISTED_QUERY_NOT_FOUND    no persisted document has the hash
 DOCUMENT_NOT_ALLOWED         this caller may send only persisted documents
 BAD_USER_INPUT               variables, arguments or the operation name are not valid
 the code of a RequestError   a missing permission, a bad request or an overload
-UNAVAILABLE                  the database cannot be reached
-TIMED_OUT                    the operation took too long
+UNAVAILABLE                  the database cannot be used now
+TIMED_OUT                    the operation, or a statement of the database, took too long
 INTERNAL                     any other fault, which is logged with its traceback and a reference
 """
 
@@ -24,7 +24,9 @@ from app.errors import RequestError, Unavailable
 
 log = logging.getLogger(__name__)
 
-DATABASE_UNAVAILABLE: Final = "The database cannot be reached: send the same request again in a moment."
+DATABASE_UNAVAILABLE: Final = (
+    "The database cannot be used now. A mutation may have been executed: send the same request again in a moment."
+)
 OPERATION_TIMED_OUT: Final = (
     "The operation took too long and was stopped. A mutation may have been executed: send the same request again."
 )
@@ -75,9 +77,8 @@ def mask_fault(fault: BaseException, context: RequestContext[Any], logged: Logge
 
 def describe_item_fault(fault: BaseException, context: RequestContext[Any], logged: LoggedTypes) -> str:
     """Return the message for an item of a list that failed unexpectedly, and log it like `mask_fault`."""
-    if failures.is_connection_failure(fault):
-        _log_connection_failure(fault, logged)
-        return DATABASE_UNAVAILABLE
+    if (known := _database_error(fault, logged)) is not None:
+        return known[0]
     message: str = mask_fault(fault, context, logged)["message"]
     return message
 
@@ -92,18 +93,24 @@ def _is_first(fault: BaseException, logged: LoggedTypes | None) -> bool:
     return True
 
 
-def _log_connection_failure(failure: BaseException, logged: LoggedTypes) -> None:
+def _database_error(failure: BaseException, logged: LoggedTypes) -> tuple[str, str] | None:
+    """Return the message and the code of a failure of the database, and log it. None: it is something else."""
+    answer = failures.answer_to(failure)
+    if answer is None:
+        return None
     if _is_first(failure, logged):
-        log.warning("the database cannot be reached: %s", failure)
+        log.warning("the database has failed: %s", str(failure) or type(failure).__name__)
+    if answer is failures.Answer.TIMED_OUT:
+        return OPERATION_TIMED_OUT, ErrorCode.TIMED_OUT
+    return DATABASE_UNAVAILABLE, Unavailable.code
 
 
 def _format(error: GraphQLError, context: RequestContext[Any], logged: LoggedTypes) -> dict[str, Any]:
     cause = _root_cause(error)
     if isinstance(cause, RequestError):
         message, code = str(cause), cause.code
-    elif failures.is_connection_failure(cause):
-        _log_connection_failure(cause, logged)
-        message, code = DATABASE_UNAVAILABLE, Unavailable.code
+    elif (known := _database_error(cause, logged)) is not None:
+        message, code = known
     elif isinstance(cause, GraphQLError) and _is_caused_by_request(error, cause):
         message, code = error.message, (cause.extensions or {}).get("code", ErrorCode.BAD_USER_INPUT)
     else:

@@ -18,7 +18,7 @@ from typing import Final
 
 import asyncpg
 
-from app.db import database_url, failures, pools
+from app.db import failures, pools
 
 log = logging.getLogger(__name__)
 
@@ -238,7 +238,7 @@ class ChangeFeed:
         The connection notifies itself to check that notifications arrive. A pooler in transaction mode accepts LISTEN,
         but delivers no notifications.
         """
-        connection = await database_url.connect(url, timeout=10, statement_cache_size=0)
+        connection = await pools.open_connection(url, name="listen")
         try:
             arrived = asyncio.Event()
             handlers: dict[str, Callable[[str], None]] = {
