@@ -342,6 +342,12 @@ class PriceUnavailable(RequestError):
     code = "PRICE_NOT_FOUND"
 
 
+class OutOfRange(RequestError):
+    """A sum of a result exceeds 2^53 - 1. It is not sent, because JSON parsers would round it."""
+
+    code = "OUT_OF_RANGE"
+
+
 class Overloaded(RequestError):
     """The queue of charges is full."""
 

@@ -29,6 +29,7 @@ from graphql import (
 from strawberry.scalars import JSON
 from strawberry.types.scalar import ScalarDefinition, scalar
 
+from app.errors import OutOfRange
 from app.exact_json import INTEGERS_64_BIT, InexactNumber, parse_fraction, parse_integer
 from app.instants import InvalidInstant, parse_instant
 
@@ -116,9 +117,11 @@ def use_exact_scalars() -> None:
 
 
 def _serialize_integer(value: object) -> int:
-    if type(value) is int and -MAX_INTEGER <= value <= MAX_INTEGER:
-        return value
-    raise ValueError(f"not a whole number within ±(2^53 - 1): {_shorten(value)}")
+    if type(value) is int:
+        if -MAX_INTEGER <= value <= MAX_INTEGER:
+            return value
+        raise OutOfRange(f"A sum exceeds {MAX_INTEGER:,} (2^53 - 1): request a part of it, or leave this field out.")
+    raise ValueError(f"not a whole number: {_shorten(value)}")
 
 
 def _parse_instant(value: object) -> datetime:

@@ -37,6 +37,7 @@ from app.tasks.rules import (
     TaskState,
     TaskStatus,
     apply_charge,
+    check_cost_limit,
     check_not_ended,
     check_not_stopped,
 )
@@ -233,6 +234,7 @@ class _Batch:
         if price.credits:
             if not (request.closing and task.budget_hold is not None):
                 check_not_stopped(task)
+            check_cost_limit(task, price.credits)
             entry = self._pay(account, task, price.credits, request)
         renew_budget(account, task)
         task = self.tasks[key] = self.changed[key] = apply_charge(task, price.credits)

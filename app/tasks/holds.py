@@ -37,6 +37,7 @@ from app.tasks.rules import (
     TaskState,
     apply_charge,
     bump_task_version,
+    check_cost_limit,
     check_not_ended,
     check_not_stopped,
     measurement_values,
@@ -198,7 +199,9 @@ async def capture_hold(request: CaptureHoldRequest) -> HoldResult:
         price = price_by_recorded_rule(hold.terms["block"], hold.terms["rule"], request.measurements)
         if price > hold.credits and request.over_hold is OverHold.REFUSE:
             raise HoldExceeded(block_run_id=request.block_run_id, required_credits=price, held_credits=hold.credits)
-        entry = _capture(account, hold, min(price, hold.credits), request)
+        credits = min(price, hold.credits)
+        check_cost_limit(task, credits)
+        entry = _capture(account, hold, credits, request)
         hold.priced_credits = price
         hold.capture_request_hash = request.request_hash()
         renew_budget(account, task)

@@ -10,7 +10,15 @@ import orjson
 
 from app.audit_log.records import AuditContext
 from app.credits import MAX_CREDITS
-from app.errors import BudgetReached, InsufficientCredits, InvalidInput, Problem, TaskEnded, TaskStopped
+from app.errors import (
+    BalanceLimitReached,
+    BudgetReached,
+    InsufficientCredits,
+    InvalidInput,
+    Problem,
+    TaskEnded,
+    TaskStopped,
+)
 from app.ledger.rules.account_state import AccountState, Hold
 from app.ledger.rules.holds import MAX_TIMEOUT_SECONDS
 from app.pricing.measurements import Measurements
@@ -229,6 +237,12 @@ def check_budget_has_credits(budget: Hold | None, task: TaskState) -> Hold:
     if budget.remaining <= budget.closing_reserve:
         raise BudgetReached(task_id=budget.task_id, required_credits=1, remaining_credits=0)
     return budget
+
+
+def check_cost_limit(task: TaskState, credits: int) -> None:
+    """Raises: BalanceLimitReached: with `credits` more, the charges of the task would exceed 2^53 - 1."""
+    if task.charged + credits > MAX_CREDITS:
+        raise BalanceLimitReached(figure="The cost of this task")
 
 
 def apply_charge(task: TaskState, cost: int) -> TaskState:

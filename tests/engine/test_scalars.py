@@ -59,10 +59,15 @@ async def test_a_literal_outside_the_bounds_is_refused(literal: str) -> None:
     assert len(message) < 200
 
 
-@pytest.mark.parametrize("field", ["overflown", "tooWide"])
-async def test_a_returned_number_outside_the_bounds_is_a_masked_fault(field: str) -> None:
-    payload = await execute(f"{{ {field} }}")
-    assert payload["data"] == {field: None}
+async def test_a_returned_sum_outside_the_bounds_is_an_error_of_its_own() -> None:
+    payload = await execute("{ overflown }")
+    assert payload["data"] == {"overflown": None}
+    assert payload["errors"][0]["extensions"] == {"code": "OUT_OF_RANGE"}
+
+
+async def test_a_returned_number_of_more_than_32_bits_is_a_masked_fault() -> None:
+    payload = await execute("{ tooWide }")
+    assert payload["data"] == {"tooWide": None}
     assert payload["errors"][0]["extensions"]["code"] == "INTERNAL"
     assert payload["errors"][0]["message"].startswith("Something went wrong on our side.")
 

@@ -14,6 +14,8 @@ from tests.factories import (
     ITEM_PRICES,
     block_run_request,
     capture_request,
+    get_balance,
+    get_task,
     grant_credits,
     hold_request,
     publish_rate_cards,
@@ -470,3 +472,44 @@ async def test_a_task_shows_its_budget_its_holds_and_which_hold_paid(api: Api, p
     assert {edge["node"]["task"]["taskId"]: edge["node"]["hold"] for edge in edges} == {
         task.task_id: budget_hold, child.task_id: budget_hold, plain.task_id: None,
     }  # fmt: skip
+
+
+async def test_charges_that_add_up_to_more_than_a_json_number_can_express_are_refused(
+    api: Api, prices: RateCardCache
+) -> None:
+    await grant_credits("alice", MAX)
+    task = await start_task("alice")
+    await holds.place_hold(hold_request(task, MAX, block_run_id="all"), prices)
+    await holds.capture_hold(capture_request(hold_request(task, block_run_id="all"), MAX))
+    await grant_credits("alice", 40)
+    await holds.place_hold(hold_request(task, 5, block_run_id="held"), prices)
+    charge = "mutation($input: ChargeInput!) { charge(input: $input) { __typename ... on UserError { message } } }"
+    run = {"taskId": task.task_id, "blockRunId": "run", "block": "ReplicateModelBlock"}
+    refusal = {
+        "__typename": "BalanceLimitReachedError",
+        "message": "The cost of this task would exceed 9,007,199,254,740,991 (2^53 - 1). Nothing was changed.",
+    }
+
+    assert await api.data(SERVICE, charge, input=run) == {"charge": refusal}
+    assert await capture(api, task.task_id, "held", items=5) == refusal | {"figure": "The cost of this task"}
+
+    assert (await get_task(task)).charged == MAX
+    balance = await get_balance(task.account_id)
+    assert (balance.posted, balance.held) == (40, 5)
+
+
+async def test_a_sum_over_tasks_beyond_what_a_json_number_can_express_is_an_error_of_its_own(
+    api: Api, prices: RateCardCache
+) -> None:
+    for credits in (MAX, 10):
+        await grant_credits("alice", credits)
+        task = await start_task("alice")
+        await holds.place_hold(hold_request(task, credits, block_run_id=task.task_id), prices)
+        await holds.capture_hold(capture_request(hold_request(task, block_run_id=task.task_id), credits))
+    agent = 'query { agent(agentId: "agent") { cost { %s } } }'
+
+    assert await api.error(ALICE, agent % "total") == (
+        "OUT_OF_RANGE",
+        "A sum exceeds 9,007,199,254,740,991 (2^53 - 1): request a part of it, or leave this field out.",
+    )
+    assert await api.data(ALICE, agent % "taskCount") == {"agent": {"cost": {"taskCount": 2}}}
