@@ -2,7 +2,7 @@
 # the program, for example: make simulate ARGS=--help
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test browser clients soak hostile simulate bench audit-dependencies lock schema docs migrations format clean
+.PHONY: help serve test browser clients soak hostile faults simulate bench audit-dependencies lock schema docs migrations format clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -32,11 +32,15 @@ clients: $(INSTALLED) $(CLIENTS_INSTALLED) ## run the GraphQL-over-HTTP audits a
 	@$(BIN)/python -m pytest --quiet --capture=no $(CLIENTS)/stock_clients.py $(ARGS)
 
 soak: $(INSTALLED) ## run randomised tests with many more examples, and the tests left out of `make test` (about 20 minutes)
-	@SOAK=1 $(BIN)/python -m pytest --quiet -m "soak or sized" -o faulthandler_timeout=0 --numprocesses=logical $(ARGS)
+	@SOAK=1 $(BIN)/python -m pytest --quiet -m "(soak or sized) and not faults" -o faulthandler_timeout=0 --numprocesses=logical $(ARGS)
 
 hostile: $(INSTALLED) ## send 5,000 random documents, 5,000 requests with boundary values and 2,000 malformed messages to a server
 	@HOSTILE_DOCUMENTS=$${HOSTILE_DOCUMENTS:-5000} HOSTILE_REQUESTS=$${HOSTILE_REQUESTS:-5000} HOSTILE_MESSAGES=$${HOSTILE_MESSAGES:-2000} \
 		$(BIN)/python -m pytest --quiet -s -o faulthandler_timeout=0 tests/hostile $(ARGS)
+
+faults: $(INSTALLED) ## kill, cut off and slow down servers and databases under load (as root: fills a disk, too)
+	@FAULT_CYCLES=$${FAULT_CYCLES:-200} FAULT_REPLIES=$${FAULT_REPLIES:-10000} FAULT_SECONDS=$${FAULT_SECONDS:-30} \
+		$(BIN)/python -m pytest --quiet -m faults -o faulthandler_timeout=0 tests/faults $(ARGS)
 
 simulate: $(INSTALLED) ## simulate a day of an agent platform against the running server, then verify its ledger
 	@$(BIN)/python -m examples.simulation $(ARGS)

@@ -5,12 +5,13 @@ import logging
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import traceback
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import Context
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
@@ -112,26 +113,50 @@ def running_server(**settings: str) -> Iterator[tuple[str, Mapping[str, str]]]:
 @contextmanager
 def started_server(log: Path | None, **settings: str) -> Iterator[tuple[int, str, Mapping[str, str]]]:
     """As `running_server`, with the id of its process. `log`: the file for its stderr."""
-    kept = log.open("wb") if log is not None else None
-    process = subprocess.Popen(
-        [*COMMAND, "serve"], cwd=REPOSITORY, env=environment(**settings), stdout=subprocess.PIPE, stderr=kept, text=True
-    )
+    server = ServerProcess(settings, log=log)
     try:
-        assert process.stdout is not None
-        output = ""
-        for line in process.stdout:
-            output += line
+        yield server.process.pid, server.url, server.tokens
+    finally:
+        assert server.end() == 0
+
+
+class ServerProcess:
+    """`python -m app serve` as a process, which has printed its URL."""
+
+    def __init__(self, settings: Mapping[str, str], *, log: Path | None = None, new_session: bool = False) -> None:
+        """`log`: the file for its stderr. `new_session`: it gets a process group of its own."""
+        with log.open("ab") if log is not None else nullcontext() as stderr:
+            self.process = subprocess.Popen(
+                [*COMMAND, "serve"],
+                cwd=REPOSITORY,
+                env=environment(**settings),
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                start_new_session=new_session,
+                text=True,
+            )
+        self.output = ""
+        """What it printed until it was ready."""
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.output += line
             if line.startswith("  curl "):
                 break
-        found = re.search(r"^Serving on (\S+) ", output)
-        tokens = dict(re.findall(r"^  (user|service|operator) \S+\n  (\S+)$", output, re.MULTILINE))
-        assert found is not None, output
-        assert set(tokens) == {"user", "service", "operator"}, output
-        yield process.pid, found[1], tokens
-    finally:
-        if kept is not None:
-            kept.close()
-        process.terminate()
-        assert process.wait(timeout=30) == 0
-        if process.stdout is not None:
-            process.stdout.close()
+        found = re.search(r"^Serving on (\S+) ", self.output, re.MULTILINE)
+        self.tokens: Mapping[str, str] = dict(
+            re.findall(r"^  (user|service|operator) \S+\n  (\S+)$", self.output, re.MULTILINE)
+        )
+        """The tokens that it printed, by kind of caller."""
+        if found is None or set(self.tokens) != {"user", "service", "operator"}:
+            self.end()
+            raise AssertionError(f"the server did not start: {self.output}")
+        self.url = found[1]
+
+    def end(self, number: signal.Signals = signal.SIGTERM, *, group: bool = False) -> int:
+        """Send a signal to the server or, as Ctrl-C in a terminal does, to its process group. Returns: exit status."""
+        if self.process.poll() is None:
+            (os.killpg if group else os.kill)(self.process.pid, number)
+        status = self.process.wait(timeout=30)
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+        return status

@@ -19,6 +19,9 @@ from tests.soak import mark_sized
 SHARED_SERVER_FOLDERS: Final = frozenset({"stories", "hostile", "simulation"})
 """Folders whose tests share a server, so that one process runs them all."""
 
+SINGLE_TESTS_FOLDER: Final = "faults"
+"""A folder of few tests that wait most of the time: the next free process runs the next one."""
+
 SLOW_FIRST: Final = ("stories", "state_machine", "test_serve", "test_provider_events_under_failures", "hostile")
 """Folders and modules of few tests that take long. They start first: started last, one process would run them alone."""
 
@@ -42,6 +45,8 @@ class _ByFile(LoadScopeScheduling):  # type: ignore[misc]  # its package ships n
 
     def _split_scope(self, nodeid: str) -> str:
         path = PurePath(nodeid.partition("::")[0])
+        if SINGLE_TESTS_FOLDER in path.parts:
+            return nodeid
         return next((folder for folder in path.parts[:-1] if folder in SHARED_SERVER_FOLDERS), str(path))
 
 

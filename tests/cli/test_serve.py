@@ -1,6 +1,5 @@
 """`python -m app serve`: starts on an empty directory, answers, and leaves no process behind however it ends."""
 
-import os
 import re
 import secrets
 import signal
@@ -14,7 +13,15 @@ import psutil
 import pytest
 
 from app.db import embedded_postgres, roles
-from tests.command_line import COMMAND, REPOSITORY, environment, run_command, run_process, temporary_directory
+from tests.command_line import (
+    COMMAND,
+    REPOSITORY,
+    ServerProcess,
+    environment,
+    run_command,
+    run_process,
+    temporary_directory,
+)
 
 
 @pytest.fixture
@@ -23,39 +30,17 @@ def directory() -> Iterator[Path]:
         yield directory
 
 
-class Served:
-    """`python -m app serve` in a process group of its own; `output` is what it printed until it was ready."""
+class Served(ServerProcess):
+    """`python -m app serve` in a process group of its own, with an embedded PostgreSQL."""
 
     def __init__(self, data_dir: Path, *, port: int = 0, workers: int = 1) -> None:
+        settings = {"DATA_DIR": str(data_dir), "PORT": str(port), "WORKERS": str(workers)}
+        super().__init__(settings, new_session=True)
         self.data_dir = data_dir
-        self.process = subprocess.Popen(
-            [*COMMAND, "serve"],
-            cwd=REPOSITORY,
-            env=environment(DATA_DIR=str(data_dir), PORT=str(port), WORKERS=str(workers)),
-            stdout=subprocess.PIPE,
-            start_new_session=True,
-            text=True,
-        )
-        self.output = ""
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            self.output += line
-            if line.startswith("  curl "):
-                break
-        found = re.search(r"^Serving on (http://127\.0\.0\.1:(\d+)) ", self.output)
-        assert found is not None, self.output
-        self.url, self.port = found[1], int(found[2])
+        self.port = httpx.URL(self.url).port or 0
         ready = httpx.get(f"{self.url}/readyz", timeout=30)
         assert ready.status_code == 200, ready.text
         self.processes = [psutil.Process(self.process.pid), *psutil.Process(self.process.pid).children(recursive=True)]
-
-    def end(self, number: signal.Signals, *, group: bool = False) -> int:
-        """Send a signal to the server or, as Ctrl-C in a terminal does, to its process group. Returns: exit status."""
-        (os.killpg if group else os.kill)(self.process.pid, number)
-        status = self.process.wait(timeout=30)
-        if self.process.stdout is not None:
-            self.process.stdout.close()
-        return status
 
     def is_gone(self) -> bool:
         """Whether all processes, the port and the pid file of PostgreSQL are gone within 15 seconds."""
