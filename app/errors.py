@@ -17,6 +17,8 @@ from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, field
 from typing import Any, ClassVar, Self, dataclass_transform
 
+from app.plurals import counted
+
 
 def described(description: str, *, default: Any = MISSING) -> Any:
     """Return a dataclass field with a description for the GraphQL API."""
@@ -75,20 +77,24 @@ class InvalidRateCard(InvalidInput):
 class InsufficientCredits(BillingError):
     """The account has fewer credits available than required. Nothing was charged or held."""
 
-    required_credits: int = described("Credits required.")
+    required_credits: int = described("Credits required; 0 if only the debt of the account is in the way.")
     available_credits: int = described("Credits available when the request was refused.")
-    balance: object = described("The balance when the request was refused.", default=None)
-    # An `AccountBalance` (app.ledger.rules.account_state), or None if the code that raises the error has no balance.
+    shortfall_credits: int = described(
+        "Credits to add before trying again. It is more than required - available if the account has debt, which added "
+        "credits pay first, or if disputes have frozen more credits than are left."
+    )
+    balance: object = described("The balance when the request was refused.")
+    # An `AccountBalance` (app.ledger.rules.account_state).
 
     @property
-    def shortfall_credits(self) -> int:
-        """Credits to add before trying again: required - available."""
-        return self.required_credits - self.available_credits
-
-    template = (
-        "{error.required_credits:,} credits are required, {error.available_credits:,} are available. "
-        "Add {error.shortfall_credits:,} credits and try again."
-    )
+    def message(self) -> str:
+        text = f"This requires {counted(self.required_credits, 'credit')}; available: {self.available_credits:,}."
+        if not self.required_credits:
+            text = "The account is in debt."
+        text += f" Add {counted(self.shortfall_credits, 'credit')} and try again"
+        if self.shortfall_credits > self.required_credits - self.available_credits:
+            text += ": added credits first pay debt and replace disputed credits"
+        return text + "."
 
 
 class PriceNotFound(BillingError):
@@ -158,10 +164,12 @@ class BudgetReached(BillingError):
         """Credits to add to the budget: required - remaining."""
         return self.required_credits - self.remaining_credits
 
-    template = (
-        "{error.required_credits:,} credits are required, the budget of task {error.task_id!r} has "
-        "{error.remaining_credits:,} left. Add {error.shortfall_credits:,} credits to it with resumeTask."
-    )
+    @property
+    def message(self) -> str:
+        return (
+            f"This requires {counted(self.required_credits, 'credit')}; left in the budget of task {self.task_id!r}: "
+            f"{self.remaining_credits:,}. Add {counted(self.shortfall_credits, 'credit')} to it with resumeTask."
+        )
 
 
 class HoldNotFound(BillingError):
@@ -206,10 +214,12 @@ class HoldExceeded(BillingError):
         """Credits missing in the hold: required - held."""
         return self.required_credits - self.held_credits
 
-    template = (
-        "Block run {error.block_run_id!r} costs {error.required_credits:,} credits, {error.held_credits:,} are held. "
-        "Capture it with overHold: CAP, or void the hold."
-    )
+    @property
+    def message(self) -> str:
+        return (
+            f"Block run {self.block_run_id!r} costs {counted(self.required_credits, 'credit')}; held: "
+            f"{self.held_credits:,}. Capture it with overHold: CAP, or void the hold."
+        )
 
 
 class BlockRunNotFound(BillingError):
@@ -227,10 +237,12 @@ class ReversalExceedsCharge(BillingError):
     requested_credits: int = described("Credits to reverse, as requested.")
     reversible_credits: int = described("Credits that can still be reversed.")
 
-    template = (
-        "{error.requested_credits:,} credits were to be reversed; at most {error.reversible_credits:,} credits of this "
-        "charge can still be reversed."
-    )
+    @property
+    def message(self) -> str:
+        return (
+            f"The request reverses {counted(self.requested_credits, 'credit')}; at most "
+            f"{counted(self.reversible_credits, 'credit')} of this charge can still be reversed."
+        )
 
 
 class GrantNotFound(BillingError):
@@ -268,8 +280,8 @@ class RefundExceedsTopUp(BillingError):
         if not self.refundable_credits:
             return "Nothing of this top-up is left to refund: it was refunded, or it is disputed."
         return (
-            f"{self.requested_credits:,} credits were to be refunded; at most {self.refundable_credits:,} credits of "
-            "this top-up can still be refunded."
+            f"The request refunds {counted(self.requested_credits, 'credit')}; at most "
+            f"{counted(self.refundable_credits, 'credit')} of this top-up can still be refunded."
         )
 
 

@@ -16,13 +16,13 @@ import strawberry
 from strawberry.types.field import StrawberryField
 from strawberry.types.info import Info
 
-from app.api.accounts.balance import Balance, to_balance
-from app.api.context import Context
+from app.api.accounts.balance import Balance, load_auto_top_up, to_balance
+from app.api.context import Context, ResolverInfo
 from app.api.objects import build_from
 from app.api.scalars import Credits
 from app.engine import declare
 from app.engine.permissions import Permission
-from app.errors import BillingError
+from app.errors import BillingError, InsufficientCredits
 from app.ledger.rules.account_state import AccountBalance
 
 
@@ -74,6 +74,20 @@ def _graphql_type(name: str, declared: Any) -> Any:
     return {"problems": list[Problem], "balance": Balance}.get(name, declared)
 
 
+@declare.field(
+    description="Whether auto top-up is buying credits now, without the owner: the same request may succeed in a few "
+    "seconds. `balance.autoTopUp` is its state."
+)
+async def auto_top_up_under_way(self: Any, info: ResolverInfo) -> bool:
+    return (await load_auto_top_up(self.balance.account_number, info.context)).is_under_way
+
+
+_RESOLVERS: Final[dict[type[BillingError], dict[str, Any]]] = {
+    InsufficientCredits: {"auto_top_up_under_way": auto_top_up_under_way}
+}
+"""Fields that are read only if they are requested."""
+
+
 class ErrorType:
     """A `BillingError` class and its GraphQL type; an exception handler of Strawberry."""
 
@@ -81,7 +95,7 @@ class ErrorType:
         members = list(_members(error))
         self.exception_type = error
         self._attributes = {name.removesuffix("_credits"): name for name, _, _ in members}
-        namespace: dict[str, Any] = {"__module__": __name__, "__annotations__": {}}
+        namespace: dict[str, Any] = {"__module__": __name__, "__annotations__": {}, **_RESOLVERS.get(error, {})}
         for name, declared, description in members:
             field_name = name.removesuffix("_credits")
             namespace["__annotations__"][field_name] = _graphql_type(name, declared)

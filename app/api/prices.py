@@ -136,7 +136,10 @@ class TaskEstimate:
         description="The index, from 0, of the first line for which too few credits are available; null if there are "
         "enough."
     )
-    shortfall: Credits = declare.value(description="The credits that are missing; 0 if none are.")
+    shortfall: Credits = declare.value(
+        description="Credits to add before the plan can be paid in full, including those that pay debt first; 0 if the "
+        "available credits suffice."
+    )
 
 
 @declare.type(description="A rule that sets the price of a block.", needs=Permission.INHERITED)
@@ -263,7 +266,7 @@ class PriceQueries:
             found,
             lines=[build_from(EstimateLine, line, rule=to_json(line.quote.rule)) for line in found.lines],
             affordable=found.is_affordable,
-            shortfall=found.shortfall_credits,
+            shortfall=Credits(0 if found.is_affordable else balance.shortfall(found.credits)),
         )
 
     @declare.query(

@@ -9,6 +9,7 @@ from app.engine.documents import DocumentCache
 from app.engine.persisted import documents, files
 from app.engine.persisted.files import DocumentProblem, PersistedDocument, UnreadableDocuments
 from app.errors import Misconfigured
+from app.plurals import counted
 from app.settings import get_settings
 
 
@@ -25,7 +26,7 @@ def check(path: Path | None) -> int:
     found, problems = load_and_validate([path])
     if problems:
         return _print_problems(problems)
-    print(f"{path}: {len(found)} documents are valid")
+    print(f"{path}: {counted(len(found), 'document is', 'documents are')} valid")
     return 0
 
 

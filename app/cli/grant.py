@@ -6,6 +6,7 @@ from datetime import datetime
 from app.cli.connection import COMMAND_LINE, command_line_action, database_url, open_database
 from app.ledger import grants
 from app.ledger.rules.account_state import GrantSource
+from app.plurals import counted
 from app.settings import get_settings
 from app.state import configure_ledger
 
@@ -35,5 +36,5 @@ async def run(
     with database_url() as url:
         async with open_database(url):
             granted = await grants.grant_credits(request)
-    done = "were granted before" if granted.replayed else "granted"
-    print(f"{granted.grant.credits:,} credits {done} to {owner_id}: {granted.balance.available:,} available")
+    done = "granted before" if granted.replayed else "granted"
+    print(f"{counted(granted.grant.credits, 'credit')} {done} to {owner_id}: {granted.balance.available:,} available")

@@ -19,6 +19,7 @@ from app.credits import check_key
 from app.db import pools
 from app.errors import InvalidInput
 from app.ledger import accounts
+from app.plurals import counted
 from app.settings import get_settings
 from app.state import configure_ledger
 from app.verify import verifier
@@ -63,8 +64,8 @@ async def _verify_and_print(owner_id: str | None, saved: list[AccountHead]) -> l
     if report.unlisted:
         print(f"… and {report.unlisted:,} more")
     violations = len(missing) + len(report.violations) + report.unlisted
-    verdict = f"{violations:,} violations" if violations else "the ledger is intact"
-    print(f"{report.accounts:,} accounts, {report.entries:,} entries: {verdict}")
+    verdict = counted(violations, "violation") if violations else "the ledger is intact"
+    print(f"{counted(report.accounts, 'account')}, {counted(report.entries, 'entry', 'entries')}: {verdict}")
     return heads if report.is_intact and not missing else None
 
 

@@ -21,6 +21,7 @@ from app.db.set_writes import SetStatement, SetWrite
 from app.db.tables import Table, key_columns
 from app.ledger import models
 from app.ledger.rules.account_state import AccountState
+from app.plurals import counted
 
 
 class NotificationKind(StrEnum):
@@ -168,8 +169,7 @@ def notify_balance_change(account: AccountState, write: SetWrite, *, low_balance
         return
     threshold = effective_low_balance_threshold(account, low_balance_threshold)
     if after < threshold <= before:
-        left = f"{after:,} credit is" if after == 1 else f"{after:,} credits are"
-        message = f"{left} left: less than {threshold:,}."
+        message = f"{counted(after, 'credit is', 'credits are')} left: less than {threshold:,}."
         notify(account, write, NotificationKind.LOW_BALANCE, message)
     elif before < threshold <= after:
         resolve(account, write, NotificationKind.LOW_BALANCE)
@@ -183,8 +183,7 @@ def notify_balance_change(account: AccountState, write: SetWrite, *, low_balance
 
 def expiring_message(credits: int, at: datetime) -> str:
     """The message of an EXPIRING notification."""
-    counted = f"{credits:,} credit{'' if credits == 1 else 's'}"
-    return f"{counted} will expire on {at:%Y-%m-%d at %H:%M} UTC if nothing spends them before."
+    return f"{counted(credits, 'credit')} will expire on {at:%Y-%m-%d at %H:%M} UTC if nothing spends them before."
 
 
 async def list_notifications(

@@ -57,10 +57,6 @@ class Estimate:
     def is_affordable(self) -> bool:
         return self.first_unaffordable_line is None
 
-    @property
-    def shortfall_credits(self) -> int:
-        return max(0, self.credits - self.available_credits)
-
 
 def estimate_cost(card: Card, planned: Sequence[PlannedBlockRun], *, available_credits: int) -> Estimate:
     """Price the plan line by line, and pay the lines in order from `available_credits`.

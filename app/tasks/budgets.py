@@ -4,7 +4,7 @@ A task without a budget pays from the account's available credits. A task with a
 nested task without its own budget draws on the budget of its closest ancestor that has one.
 """
 
-from app.errors import BudgetReached, InsufficientCredits, InvalidInput, TaskStopped
+from app.errors import BudgetReached, InvalidInput, TaskStopped
 from app.ledger.rules import balance_changes, holds
 from app.ledger.rules.account_state import AccountState, Cause, Hold, LedgerEntry
 from app.tasks.rules import (
@@ -13,7 +13,6 @@ from app.tasks.rules import (
     TaskState,
     check_budget_has_credits,
     check_can_start,
-    check_no_debt,
 )
 
 
@@ -24,11 +23,7 @@ def pay(account: AccountState, task: TaskState, credits: int, cause: Cause, *, c
     """
     if task.budget_hold is not None:
         return holds.charge_hold(account, require_open_budget(account, task), credits, cause, is_closing=closing)
-    try:
-        return balance_changes.charge(account, credits, cause)
-    except InsufficientCredits as error:
-        error.balance = account.balance()
-        raise
+    return balance_changes.charge(account, credits, cause)
 
 
 def find_budget(account: AccountState, task: TaskState) -> Hold | None:
@@ -76,10 +71,10 @@ def open_budget(
     """
     parent_budget: Hold | None = None
     if parent is not None and parent.budget_hold is not None:
-        check_no_debt(account)
-        parent_budget = check_budget_has_credits(find_budget(account, parent), parent)
+        check_can_start(account, 0)
+        parent_budget = check_budget_has_credits(find_budget(account, parent), parent, credits or 1)
     else:
-        check_can_start(account)
+        check_can_start(account, credits or 1)
     if credits is None:
         return parent_budget.number if parent_budget is not None else None
     return holds.place_hold(
@@ -101,16 +96,15 @@ def fund_resumed_task(account: AccountState, task: TaskState, *, add_budget: int
     First `add_budget` credits are added to its budget.
     Raises: InsufficientCredits, BudgetReached; InvalidInput: the budget to add to is another task's.
     """
-    check_no_debt(account)
     budget = find_budget(account, task)
     if add_budget is not None:
         return _add_budget(account, task, budget, add_budget, actor)
+    check_can_start(account, 1 if budget is None else 0)
     if budget is None:
-        check_can_start(account)
-    elif not budget.is_open or budget.remaining <= budget.closing_reserve:
+        return task
+    if not budget.is_open or budget.remaining <= budget.closing_reserve:
         raise BudgetReached(task_id=budget.task_id, required_credits=1, remaining_credits=0)
-    else:
-        holds.renew_timeout(account, budget)
+    holds.renew_timeout(account, budget)
     return task
 
 
@@ -119,19 +113,17 @@ def _add_budget(account: AccountState, task: TaskState, budget: Hold | None, cre
         raise InvalidInput.at(
             "addBudget", f"task {task.task_id!r} draws on the budget of task {budget.task_id!r}: add to that one"
         )
-    try:
-        if budget is not None:
-            holds.add_to_budget(account, budget, credits)
-            return task
-        made = holds.place_hold(
-            account,
-            credits,
-            task_id=task.task_id,
-            block_run_id=None,
-            timeout_seconds=DEFAULT_BUDGET_TIMEOUT_SECONDS,
-            actor=actor,
-        )
-    except InsufficientCredits as error:
-        error.balance = account.balance()
-        raise
+    parent = account.holds[budget.parent_budget] if budget is not None and budget.parent_budget is not None else None
+    check_can_start(account, 0 if parent is not None and parent.is_open else credits)
+    if budget is not None:
+        holds.add_to_budget(account, budget, credits)
+        return task
+    made = holds.place_hold(
+        account,
+        credits,
+        task_id=task.task_id,
+        block_run_id=None,
+        timeout_seconds=DEFAULT_BUDGET_TIMEOUT_SECONDS,
+        actor=actor,
+    )
     return task._replace(budget_hold=made.number)

@@ -87,7 +87,10 @@ async def start_task(request: StartTaskRequest) -> TaskChange:
         if request.trigger is not TaskTrigger.SCHEDULED:
             # A refusal writes nothing, so an owner without an account does not get one.
             balance = await queries.empty_balance(request.owner_id)
-            raise InsufficientCredits(required_credits=request.budget or 1, available_credits=0, balance=balance)
+            required = request.budget or 1
+            raise InsufficientCredits(
+                required_credits=required, available_credits=0, shortfall_credits=required, balance=balance
+            )
         account_id = await accounts.get_or_create_account(request.owner_id)  # to record the skipped start
     task_ids = [request.task_id] + ([request.parent_task_id] if request.parent_task_id else [])
     keys = [(account_id, task_id) for task_id in task_ids]
@@ -112,7 +115,6 @@ async def start_task(request: StartTaskRequest) -> TaskChange:
                 actor=request.actor,
             )
         except InsufficientCredits as error:
-            error.balance = account.balance()
             if request.trigger is not TaskTrigger.SCHEDULED:
                 raise
             _record_skipped_start(posting, account, request, error)

@@ -13,13 +13,13 @@ from app.credits import MAX_CREDITS
 from app.errors import (
     BalanceLimitReached,
     BudgetReached,
-    InsufficientCredits,
     InvalidInput,
     Problem,
     TaskEnded,
     TaskStopped,
 )
 from app.ledger.rules.account_state import AccountState, Hold
+from app.ledger.rules.debt import insufficient_credits
 from app.ledger.rules.holds import MAX_TIMEOUT_SECONDS
 from app.pricing.measurements import Measurements
 from app.pricing.outcomes import BlockRunOutcome
@@ -67,7 +67,7 @@ ENDED_STATUSES = frozenset({TaskStatus.COMPLETED, TaskStatus.FAILED, TaskStatus.
 class TaskState(NamedTuple):
     """A task at one version. Amounts are credits.
 
-    `required` is the cost of the block run that stopped the task, and `shortfall` is the part of it that was missing;
+    `required` is the cost of the block run that stopped the task, and `shortfall` is what had to be added for it then;
     both are None for other tasks. `budget_hold` is the number of the budget that pays for the task, its own or an
     ancestor's; it is None if the account pays.
     """
@@ -210,32 +210,25 @@ def check_not_stopped(task: TaskState) -> None:
         raise TaskStopped(task_id=task.task_id, stop_reason=task.stop_reason or StopReason.OUT_OF_CREDITS)
 
 
-def check_can_start(account: AccountState) -> None:
-    """Check that the account has available credits and no debt. Otherwise no task can start or resume.
+def check_can_start(account: AccountState, required: int) -> None:
+    """Check that `required` credits are available and the account has no debt. Otherwise no task starts or resumes.
 
-    Raises: InsufficientCredits.
+    `required` is 0 if a budget pays for the task, so that only debt is in the way. Raises: InsufficientCredits.
     """
-    check_no_debt(account)
-    if account.available == 0:
-        raise InsufficientCredits(required_credits=1, available_credits=0, balance=account.balance())
+    if account.owed or account.available < required:
+        raise insufficient_credits(account, required)
 
 
-def check_no_debt(account: AccountState) -> None:
-    """Raises: InsufficientCredits: the account has debt, which added credits pay first."""
-    if account.owed:
-        raise InsufficientCredits(required_credits=account.owed + 1, available_credits=0, balance=account.balance())
-
-
-def check_budget_has_credits(budget: Hold | None, task: TaskState) -> Hold:
+def check_budget_has_credits(budget: Hold | None, task: TaskState, required: int) -> Hold:
     """Return the open budget on which `task` draws.
 
-    Raises: TaskStopped: the budget has expired, or ended with its task; BudgetReached: nothing is left except the
-    closing reserve.
+    Raises: TaskStopped: the budget has expired, or ended with its task; BudgetReached: fewer credits than `required`
+    are left beside the closing reserve.
     """
     if budget is None or not budget.is_open:
         raise TaskStopped(task_id=task.task_id, stop_reason=StopReason.BUDGET_EXPIRED)
-    if budget.remaining <= budget.closing_reserve:
-        raise BudgetReached(task_id=budget.task_id, required_credits=1, remaining_credits=0)
+    if (left := budget.remaining - budget.closing_reserve) < required:
+        raise BudgetReached(task_id=budget.task_id, required_credits=required, remaining_credits=left)
     return budget
 
 

@@ -19,6 +19,7 @@ from app.ledger import idempotency, notifications, posting
 from app.ledger.notifications import NotificationKind
 from app.ledger.posting import Posting
 from app.ledger.rules.account_state import AccountState
+from app.plurals import counted
 from app.tasks import rows, task_accounts
 from app.tasks.budgets import find_budget, fund_resumed_task
 from app.tasks.lifecycle import TaskChange
@@ -74,13 +75,12 @@ def stop_task(
     """Stop a task because `error` refused a block run of `required` credits. The caller writes the returned task."""
     posting.signal_tasks(account.account_id)
     if isinstance(error, InsufficientCredits):
-        error.balance = account.balance()
         notifications.notify(
             account,
             posting.write,
             NotificationKind.OUT_OF_CREDITS,
-            f"Agent {task.agent_id!r} was stopped: a block run costs {required:,} credits, and "
-            f"{error.available_credits:,} are available.",
+            f"Agent {task.agent_id!r} was stopped: a block run costs {counted(required, 'credit')}; available: "
+            f"{error.available_credits:,}. Add {counted(error.shortfall_credits, 'credit')} to continue.",
             agent_id=task.agent_id,
         )
         after = apply_stop(task, StopReason.OUT_OF_CREDITS, required=required, shortfall=error.shortfall_credits)

@@ -13,6 +13,7 @@ from app.ledger import accounts, idempotency, posting
 from app.ledger import queries as ledger_queries
 from app.ledger.posting import Posting
 from app.ledger.rules.account_state import AccountBalance
+from app.plurals import counted
 from app.topups import customers, queries, rows
 from app.topups.provider import CheckoutRequest, PaymentProvider
 from app.topups.provider_events import payment_query_event
@@ -167,7 +168,7 @@ async def _open_checkout(top_up: TopUpRow, provider: PaymentProvider) -> TopUpRo
     checkout = await provider.open_checkout(
         CheckoutRequest(
             reference=top_up.reference,
-            description=f"{top_up.credits:,} credits",
+            description=counted(top_up.credits, "credit"),
             amount_minor=top_up.amount_minor,
             currency=top_up.currency,
             return_url=top_up.return_url,

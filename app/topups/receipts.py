@@ -16,6 +16,7 @@ from string import Template
 from typing import Final
 
 from app.ledger import posting
+from app.plurals import counted
 from app.topups.rules import Reference, TaxLine, TopUpRow, format_money
 
 PATH: Final = "/receipts"
@@ -101,9 +102,9 @@ def _render_lines(receipt: Receipt) -> list[str]:
     def render(label: str, amount_minor: int, *, template: Template = _LINE) -> str:
         return _fill(template, label, format_money(amount_minor, receipt.currency))
 
-    lines = [render(f"{receipt.bought_credits:,} credits", receipt.amount_minor)]
+    lines = [render(counted(receipt.bought_credits, "credit"), receipt.amount_minor)]
     if receipt.bonus_credits:
-        lines.append(_fill(_LINE, f"{receipt.bonus_credits:,} promotional credits", "free"))
+        lines.append(_fill(_LINE, counted(receipt.bonus_credits, "promotional credit"), "free"))
     lines += [
         render(f"{line.label} (included)" if line.inclusive else line.label, line.amount_minor)
         for line in receipt.tax_lines

@@ -15,6 +15,7 @@ from app.ledger.notifications import NotificationKind
 from app.ledger.posting import Posting
 from app.ledger.rules import balance_changes
 from app.ledger.rules.account_state import Cause, GrantSource
+from app.plurals import counted
 from app.topups import customers, inbox, queries, rows
 from app.topups.provider import ProviderEvent, Refund, UnusableObject
 from app.topups.provider_events import EventNotApplied, EventOutcome
@@ -170,7 +171,7 @@ def _apply_payment(posting: Posting, top_up: TopUpRow, payment: Payment, audit: 
             rows.insert_payment(posting.write, changed)
     elif top_up.automatic:
         # The owner was absent when the card was declined.
-        text = f"An automatic top-up of {top_up.credits:,} credits was not paid: the card was declined."
+        text = f"An automatic top-up of {counted(top_up.credits, 'credit')} was not paid: the card was declined."
         notifications.notify(account, posting.write, NotificationKind.TOP_UP_FAILED, text, subject=top_up.id)
         posting.publish_change(top_up.account_id)
     rows.update_top_up(posting.write, changed, status_before=top_up.status)

@@ -61,7 +61,7 @@ def test_ids_and_credits_have_their_scalars() -> None:
             {"problems": [Problem(path="a", message="is odd"), Problem(path="b.c", message="is even")]},
         ),
         (
-            errors.InsufficientCredits(required_credits=10, available_credits=4, balance=BALANCE),
+            errors.InsufficientCredits(required_credits=10, available_credits=4, shortfall_credits=6, balance=BALANCE),
             "InsufficientCreditsError",
             {"required": 10, "available": 4, "shortfall": 6, "balance": to_balance(BALANCE, CONTEXT)},
         ),
@@ -122,4 +122,7 @@ def test_an_error_without_a_type_is_raised() -> None:
 
 def test_insufficient_credits_without_a_balance_are_a_bug() -> None:
     with pytest.raises(TypeError, match="must carry the balance"):
-        to_user_error(errors.InsufficientCredits(required_credits=2, available_credits=1), CONTEXT)
+        to_user_error(
+            errors.InsufficientCredits(required_credits=2, available_credits=1, shortfall_credits=1, balance=None),
+            CONTEXT,
+        )

@@ -35,7 +35,7 @@ async def test_a_grant_prints_the_available_credits_and_is_idempotent(db: str) -
     first, again = await run(db, *command), await run(db, *command)
 
     assert first.stdout == "1,000 credits granted to alice: 1,000 available\n"
-    assert again.stdout == "1,000 credits were granted before to alice: 1,000 available\n"
+    assert again.stdout == "1,000 credits granted before to alice: 1,000 available\n"
     [(kind, credits, actor, reason)] = await pools.fetch("SELECT kind, credits, actor, reason FROM entry")
     assert (kind, credits, actor, reason) == ("GRANT", 1000, "operator:command-line", "welcome")
 
@@ -135,7 +135,7 @@ async def test_an_intact_ledger_is_verified(db: str) -> None:
     everybody, bob = await run(db, "verify"), await run(db, "verify", "bob")
 
     assert (everybody.returncode, everybody.stdout) == (0, "2 accounts, 2 entries: the ledger is intact\n")
-    assert (bob.returncode, bob.stdout) == (0, "1 accounts, 1 entries: the ledger is intact\n")
+    assert (bob.returncode, bob.stdout) == (0, "1 account, 1 entry: the ledger is intact\n")
 
 
 async def test_a_changed_balance_is_found(db: str) -> None:
@@ -167,7 +167,7 @@ async def test_removed_entries_are_found_by_the_saved_heads(db: str, tmp_path: P
     without, cut = await run(db, "verify"), await run(db, "verify", "--heads", str(heads))
 
     assert first.returncode == 0
-    assert without.stdout == "1 accounts, 1 entries: the ledger is intact\n"  # the chain alone cannot detect it
+    assert without.stdout == "1 account, 1 entry: the ledger is intact\n"  # the chain alone cannot detect it
     assert cut.returncode == 1
     assert f"HEAD account {before['id']}: entry 2 is gone\n" in cut.stdout
     assert heads.read_text() == saved

@@ -39,6 +39,7 @@ ALL_MIGRATIONS = [
     "0003_top_up_total",
     "0004_top_up_captured_in_part",
     "0005_dispute_figures",
+    "0006_task_shortfall",
 ]
 
 TYPES: dict[type, str] = {

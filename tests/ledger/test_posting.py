@@ -193,5 +193,5 @@ async def test_a_posting_waits_for_the_lock_and_sees_what_was_committed(db: str)
     assert not late.done()
     leave.set()
     await slow
-    with pytest.raises(Exception, match="1 credits are required, 0 are available"):
+    with pytest.raises(Exception, match="This requires 1 credit; available: 0"):
         await late

@@ -34,16 +34,13 @@ def test_each_run_of_a_line_is_rounded_separately() -> None:
         ("Ten", 5, 0, 0),
     ]
     assert (estimated.credits, estimated.is_affordable, estimated.first_unaffordable_line) == (38, True, None)
-    assert estimated.shortfall_credits == 0
 
 
-@pytest.mark.parametrize(
-    ("available", "runs_out_at", "shortfall"), [(0, 1, 38), (29, 1, 9), (30, 2, 8), (37, 2, 1), (38, None, 0)]
-)
-def test_the_first_line_that_the_balance_cannot_pay(available: int, runs_out_at: int | None, shortfall: int) -> None:
+@pytest.mark.parametrize(("available", "runs_out_at"), [(0, 1), (29, 1), (30, 2), (37, 2), (38, None)])
+def test_the_first_line_that_the_balance_cannot_pay(available: int, runs_out_at: int | None) -> None:
     estimated = estimate_cost(CARD, PLAN, available_credits=available)
 
-    assert (estimated.first_unaffordable_line, estimated.shortfall_credits) == (runs_out_at, shortfall)
+    assert estimated.first_unaffordable_line == runs_out_at
     assert estimated.is_affordable is (runs_out_at is None)
 
 

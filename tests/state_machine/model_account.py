@@ -223,13 +223,22 @@ class ModelAccount:
         if credits > left:
             raise Refused("BudgetReached", task_id=budget.task, required_credits=credits, remaining_credits=left)
 
-    def _check_owes_nothing(self) -> None:
+    def _check_can_start(self, credits: int) -> None:
+        """With debt no task starts, even if a promotional grant is available."""
         if self.owed:
-            raise Refused("InsufficientCredits", required_credits=self.owed + 1, available_credits=0)
+            raise self._insufficient(credits)
+        self._check_available(credits)
 
     def _check_available(self, credits: int) -> None:
         if credits > self.available:
-            raise Refused("InsufficientCredits", required_credits=credits, available_credits=self.available)
+            raise self._insufficient(credits)
+
+    def _insufficient(self, credits: int) -> Refused:
+        missing = max(0, credits + self.frozen - self.inside(ACCOUNT))
+        return Refused(
+            "InsufficientCredits", required_credits=credits, available_credits=self.available,
+            shortfall_credits=missing + self.owed,
+        )  # fmt: skip
 
     def _task(self, name: str) -> Task:
         if name not in self.tasks:
@@ -258,9 +267,10 @@ class ModelAccount:
         """Stop a task whose charge could not be paid."""
         if task.status == "RUNNING":
             reasons = {"InsufficientCredits": "OUT_OF_CREDITS", "BudgetReached": "BUDGET_REACHED"}
-            had = why.answer.get("available_credits") or why.answer.get("remaining_credits") or 0
+            had = why.answer.get("remaining_credits") or 0
             task.status, task.reason = "STOPPED", reasons.get(why.answer["refused"], "BUDGET_EXPIRED")
-            task.required, task.shortfall = required, required - had
+            task.required = required
+            task.shortfall = why.answer.get("shortfall_credits", required - had)
             self.signals += 1
 
     def _check_room(self, pocket: str, credits: int) -> None:
@@ -280,13 +290,14 @@ class ModelAccount:
 
     def _add_budget(self, task: Task, budget: Hold | None, credits: int) -> None:
         if budget is None:
-            self._check_available(credits)
+            self._check_can_start(credits)
             task.pocket = self._make_budget(task.name, credits, ACCOUNT, None, 0)
             return
         if budget.task != task.name:
             raise Refused("InvalidInput", paths=["addBudget"])
         parent = self.holds.get(budget.parent)
         source = ACCOUNT if parent is None or not parent.open else parent.pocket
+        self._check_can_start(credits if source == ACCOUNT else 0)
         self._check_room(source, credits)
         self._take(credits, source, budget.pocket)
         self.detached |= budget.parent != source

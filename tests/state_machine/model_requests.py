@@ -68,13 +68,11 @@ class LedgerModel(ModelPayments):
             self._check_running(parent)
         try:
             pocket = ACCOUNT if parent is None else parent.pocket
-            self._check_owes_nothing()
             if pocket == ACCOUNT or parent is None:
-                self._check_available(1)
+                self._check_can_start(asked.budget or 1)
             else:
-                self._check_budget(parent, 1)
-            if asked.budget is not None:
-                self._check_room(pocket, asked.budget)
+                self._check_can_start(0)
+                self._check_budget(parent, asked.budget or 1)
         except Refused as why:
             if asked.scheduled and why.answer["refused"] == "InsufficientCredits":
                 self.skipped.add(asked.task)
@@ -103,11 +101,12 @@ class LedgerModel(ModelPayments):
         if task.status != "STOPPED":
             raise Refused("TaskNotStopped", task_id=task.name, status=task.status)
         budget = self.holds.get(task.pocket)
-        self._check_owes_nothing()
         if asked.add_budget is not None:
             self._add_budget(task, budget, asked.add_budget)
-        elif budget is None:
-            self._check_available(1)
+        else:
+            self._check_can_start(1 if budget is None else 0)
+        if asked.add_budget is not None or budget is None:
+            pass
         elif not budget.open:
             raise Refused("BudgetReached", task_id=budget.task, required_credits=1, remaining_credits=0)
         else:

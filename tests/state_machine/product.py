@@ -197,9 +197,7 @@ def facts(result: Result) -> Answer:
             return {"refused": "InvalidInput", "paths": [problem.path for problem in result.problems]}
         case BillingError():
             if isinstance(result, InsufficientCredits) and isinstance(result.balance, AccountBalance):
-                # With debt no task starts, even if a promotional grant is available.
-                owing = {0} if result.balance.owed else set()
-                assert result.available_credits in owing | {result.balance.available}
+                assert result.available_credits == result.balance.available
             return {"refused": type(result).__name__} | _fields(result)
         case TaskChange():
             return {"task": result.task.task_id, "status": result.task.status, "replayed": result.replayed}

@@ -248,7 +248,8 @@ async def test_an_account_with_debt_starts_no_task_and_skipped_starts_say_so(db:
     with pytest.raises(InsufficientCredits) as refused:
         await scheduled("tick")
 
-    assert (refused.value.required_credits, refused.value.available_credits) == (4, 0)
+    assert (refused.value.required_credits, refused.value.available_credits) == (1, 10)
+    assert refused.value.shortfall_credits == 3
     assert await ticks() == [("tick", "agent", "IN_DEBT")]
     with pytest.raises(InsufficientCredits):
         await start_task("alice")

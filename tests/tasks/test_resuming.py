@@ -138,7 +138,7 @@ async def test_no_task_resumes_while_the_account_has_debt(rate_cards: RateCardCa
     error = await refused(task, InsufficientCredits)
 
     assert isinstance(error, InsufficientCredits)
-    assert (error.required_credits, error.available_credits) == (8, 0)
+    assert (error.required_credits, error.available_credits, error.shortfall_credits) == (1, 5, 7)
     await refused(task, InsufficientCredits, add_budget=5)
 
 

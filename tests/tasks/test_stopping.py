@@ -7,10 +7,12 @@ import pytest
 
 from app.db import pools
 from app.errors import InsufficientCredits, TaskStopped
+from app.ledger.rules.account_state import GrantSource
 from app.pricing.rate_card_cache import RateCardCache
-from app.tasks import holds, queries
+from app.tasks import holds, queries, stop_and_resume
 from app.tasks.charging import Charge, ChargeQueue, ChargeResult, charge_many
 from app.tasks.rules import SignalKind, StopReason, TaskState, TaskStatus
+from app.tasks.stop_and_resume import ResumeTaskRequest
 from app.verify.verifier import verify_ledger
 from tests.factories import (
     block_run_request,
@@ -232,3 +234,48 @@ async def test_many_stops_give_one_notification_per_agent(rate_cards: RateCardCa
     assert [tuple(row) for row in found] == [("OUT_OF_CREDITS", "one"), ("OUT_OF_CREDITS", "two")]
     await grant_credits("alice", 100)
     assert await pools.fetch("SELECT FROM notification WHERE kind = 'OUT_OF_CREDITS' AND resolved_at IS NULL") == []
+
+
+@pytest.mark.parametrize(("owed", "frozen"), [(0, 0), (7, 0), (0, 20), (7, 20), (0, 5), (7, 3)])
+@pytest.mark.parametrize("request_kind", ["charge", "placeHold", "startTask", "startTask with a budget", "resumeTask"])
+async def test_the_shortfall_is_exactly_what_must_be_bought(db: str, request_kind: str, owed: int, frozen: int) -> None:
+    """Added credits first replace frozen ones that are already spent, then pay debt."""
+    prices = await publish_rate_cards()
+    tasks = await start_tasks(4, sharing_credits=5)
+    assert isinstance(await try_charge(tasks[3], prices), InsufficientCredits)  # it can be resumed
+    await pools.fetch("UPDATE account SET owed = $1, frozen = $2 RETURNING 1", owed, frozen)
+    left = iter(tasks)
+
+    async def send() -> object:
+        match request_kind:
+            case "charge":
+                return await try_charge(next(left), prices)
+            case "placeHold":
+                return await holds.place_hold(hold_request(next(left), 10), prices)
+            case "startTask":
+                return await start_task("alice")
+            case "startTask with a budget":
+                return await start_task("alice", budget=10)
+        request = ResumeTaskRequest(task_id=tasks[3].task_id, add_budget=10, actor="service:test")
+        return await stop_and_resume.resume_task(request)
+
+    async def refusal() -> InsufficientCredits | None:
+        try:
+            result = await send()
+        except InsufficientCredits as error:
+            return error
+        return result if isinstance(result, InsufficientCredits) else None
+
+    required = 1 if request_kind == "startTask" else 10
+    first = await refusal()
+    if first is None:
+        assert (request_kind, owed, frozen) == ("startTask", 0, 0)
+        return
+    assert first.shortfall_credits == owed + max(0, required - 5 + frozen)
+    if first.shortfall_credits > 1:
+        await grant_credits("alice", first.shortfall_credits - 1, source=GrantSource.PURCHASED)
+        last = await refusal()
+        assert last is not None
+        assert last.shortfall_credits == 1
+    await grant_credits("alice", 1, source=GrantSource.PURCHASED)
+    assert await refusal() is None

@@ -4,9 +4,10 @@ from datetime import datetime
 
 import strawberry
 
+from app.api.context import ResolverInfo
 from app.api.objects import build_from
 from app.api.scalars import Credits
-from app.api.tasks.types import Task, to_task
+from app.api.tasks.types import Task, load_budget, to_task
 from app.engine import declare
 from app.engine.global_ids import INSTANT, KEY
 from app.engine.pagination import Connection, paginate
@@ -18,13 +19,27 @@ from app.tasks.rows import AccountScopedId
 @declare.type(description="A stopped task, which resumeTask can continue.", needs=Permission.INHERITED)
 class ResumableTask:
     task: Task = declare.value(description="The task.")
-    shortfall: Credits | None = declare.value(
-        description="Credits that were missing for the block run that stopped it; null if its budget has expired."
-    )
     required: Credits | None = declare.value(
         description="The cost of that block run. The task can continue when so many credits are available, or left "
         "in its budget; null if its budget has expired."
     )
+
+    @declare.field(
+        description="Credits to add now before that block run can be paid: to the account, including those that pay "
+        "debt first, or to the budget with `addBudget`. 0 if it can be paid; null if its budget has expired."
+    )
+    async def shortfall(self, info: ResolverInfo) -> Credits | None:
+        state = self.task.state
+        if state.required is None:
+            return None
+        budget = await load_budget(info.context, state)
+        if budget is not None:
+            free = budget.remaining - budget.closing_reserve if budget.is_open else 0
+            return Credits(max(0, state.required - free))
+        balance = await info.context.state.balance_reader.get(state.account_id)
+        if balance is None:
+            raise LookupError(f"account {state.account_id} has a task but does not exist")
+        return Credits(balance.shortfall(state.required))
 
 
 @declare.type(

@@ -176,9 +176,7 @@ class Task(global_ids.Node):
 
     @declare.field(description="The budget that pays for the task; null if the account pays.")
     async def budget(self, info: ResolverInfo) -> Budget | None:
-        if self.state.budget_hold is None:
-            return None
-        hold = await info.context.data_loader(_holds).load((self.state.account_id, self.state.budget_hold))
+        hold = await load_budget(info.context, self.state)
         return build_from(Budget, hold, spent=hold.captured + hold.allocated) if hold is not None else None
 
     @declare.field(description="The parent task; null if the task is not nested.")
@@ -277,6 +275,13 @@ async def load_task(context: Context, account_id: int, task_id: str) -> Task | N
     """Load a task. All loads of a request are one read."""
     found = await context.data_loader(_tasks).load((account_id, task_id))
     return to_task(*found) if found else None
+
+
+async def load_budget(context: Context, task: TaskState) -> HoldState | None:
+    """Load the budget that pays for a task; None if the account pays. All loads of a request are one read."""
+    if task.budget_hold is None:
+        return None
+    return await context.data_loader(_holds).load((task.account_id, task.budget_hold))
 
 
 async def load_block_run(context: Context, account_id: int, block_run_id: str) -> BlockRun | None:

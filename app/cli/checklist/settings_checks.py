@@ -15,6 +15,7 @@ from app.cli import documents
 from app.cli.checklist.results import CheckFailed, Installation, fail_if
 from app.db import database_url
 from app.errors import Misconfigured
+from app.plurals import counted
 from app.server import exposure, production_checks
 from app.settings import Settings, log_format, reveal
 from app.state import ledger_key
@@ -180,7 +181,7 @@ async def persisted_documents(installation: Installation) -> str:
         if len(problems) > MAXIMUM_MESSAGES:
             messages.append(f"KNOWN_DOCUMENTS: {len(problems)} problems; `python -m app documents check` lists all.")
         fail_if(messages)
-        return f"{len(found)} documents are valid"
+        return f"{counted(len(found), 'document is', 'documents are')} valid"
     if installation.production and settings.arbitrary_documents is None:
         raise CheckFailed(
             "KNOWN_DOCUMENTS is not set, so users can request nothing: set it to the directory or manifest of your "

@@ -206,6 +206,13 @@ class AccountBalance:
         """posted - held - frozen, never below 0."""
         return max(0, self.posted - self.held - self.frozen)
 
+    def shortfall(self, required: int) -> int:
+        """Return the credits to add (as a top-up) before no debt is left and `required` credits are available.
+
+        Added credits first replace frozen credits that are already spent, then pay the debt.
+        """
+        return self.owed + max(0, required - (self.posted - self.held - self.frozen))
+
     def audit_fields(self) -> dict[str, object]:
         """Return the fields that are written to the audit log."""
         return {name: getattr(self, name) for name in ("version", "posted", "held", "frozen", "owed")}

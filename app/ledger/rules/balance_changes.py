@@ -7,17 +7,17 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from app.credits import MAX_CREDITS
-from app.errors import BalanceLimitReached, InsufficientCredits
+from app.errors import BalanceLimitReached
 from app.ledger.rules.account_state import AccountState, Cause, Draws, EntryKind, GrantSource, GrantState, LedgerEntry
 from app.ledger.rules.burn_order import compute_draws, draw, grants_in_burn_order, return_to_grants
-from app.ledger.rules.debt import pay_debt
+from app.ledger.rules.debt import insufficient_credits, pay_debt
 from app.ledger.rules.entries import add_new_grant, append_entry, expire_grant, has_expired
 
 
 def charge(account: AccountState, credits: int, cause: Cause) -> LedgerEntry:
     """Charge `credits` (> 0) to the account, in burn order. Raises: InsufficientCredits."""
     if credits > account.available:
-        raise InsufficientCredits(required_credits=credits, available_credits=account.available)
+        raise insufficient_credits(account, credits)
     draws = compute_draws(grants_in_burn_order(account), credits)
     entry = append_entry(account, EntryKind.CHARGE, -credits, draws, cause)
     draw(account, draws)

@@ -3,7 +3,6 @@
 from collections.abc import Iterable
 from datetime import datetime
 
-from app.errors import InsufficientCredits
 from app.ledger.rules.account_state import AccountState, Draws, GrantSource, GrantState
 
 _SOURCE_RANK = {GrantSource.PROMOTIONAL: 0, GrantSource.ADJUSTMENT: 1, GrantSource.PURCHASED: 2}
@@ -33,7 +32,7 @@ def grants_in_burn_order(account: AccountState) -> list[GrantState]:
 def compute_draws(grants: Iterable[GrantState], credits: int) -> Draws:
     """Split `credits` over `grants`, which are in burn order.
 
-    Raises: InsufficientCredits: the grants together have fewer credits.
+    Raises: ValueError: the grants together have fewer credits. The caller must check this first.
     """
     draws: list[tuple[int, int]] = []
     missing = credits
@@ -44,7 +43,7 @@ def compute_draws(grants: Iterable[GrantState], credits: int) -> Draws:
             if not missing:
                 return tuple(draws)
     if missing:
-        raise InsufficientCredits(required_credits=credits, available_credits=credits - missing)
+        raise ValueError(f"the grants have {credits - missing} spendable credits, not {credits}")
     return tuple(draws)
 
 

@@ -11,7 +11,7 @@ for its grants. A dispute freezes only credits that are available.
 from datetime import datetime
 
 from app.credits import MAX_CREDITS
-from app.errors import BalanceLimitReached
+from app.errors import BalanceLimitReached, InsufficientCredits
 from app.ledger.rules.account_state import (
     CAUSED_BY_DEBT,
     AccountState,
@@ -23,6 +23,17 @@ from app.ledger.rules.account_state import (
 )
 from app.ledger.rules.burn_order import compute_draws, draw, grants_in_burn_order, return_to_grants
 from app.ledger.rules.entries import add_new_grant, append_entry, bump_version, expire_grant, has_expired
+
+
+def insufficient_credits(account: AccountState, required: int) -> InsufficientCredits:
+    """Return the refusal of a request that requires `required` available credits; 0 if only debt is in the way."""
+    balance = account.balance()
+    return InsufficientCredits(
+        required_credits=required,
+        available_credits=balance.available,
+        shortfall_credits=balance.shortfall(required),
+        balance=balance,
+    )
 
 
 def pay_debt(account: AccountState, at: datetime | None = None) -> list[LedgerEntry]:

@@ -11,7 +11,7 @@ The holds that an operation changes, and the budgets that contain them, must be 
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from app.errors import BudgetReached, InsufficientCredits
+from app.errors import BudgetReached
 from app.ledger.rules.account_state import (
     AccountState,
     Cause,
@@ -23,7 +23,7 @@ from app.ledger.rules.account_state import (
     LedgerEntry,
 )
 from app.ledger.rules.burn_order import burn_order_key, compute_draws, draw, grants_in_burn_order
-from app.ledger.rules.debt import pay_debt
+from app.ledger.rules.debt import insufficient_credits, pay_debt
 from app.ledger.rules.entries import append_entry, bump_version, expire_grant, has_expired
 
 CLAIM_OUTLIVES_GRANT: Final = timedelta(hours=24)
@@ -197,7 +197,7 @@ def _claim(account: AccountState, credits: int, parent: Hold | None) -> Draws:
         _mark_changed(account, parent)
         return claims
     if credits > account.available:
-        raise InsufficientCredits(required_credits=credits, available_credits=account.available)
+        raise insufficient_credits(account, credits)
     if not credits:
         return ()
     claims = compute_draws(grants_in_burn_order(account), credits)

@@ -50,7 +50,10 @@ class ConfigureResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AutoTopUpView:
-    """Auto top-up as users see it. If `reason` is None, it would buy now, or the balance is above the threshold."""
+    """Auto top-up as users see it. If `reason` is None, it would buy now, or the balance is above the threshold.
+
+    `is_under_way`: a purchase is in progress, or begins now, and needs nothing from the owner.
+    """
 
     config: AutoTopUpConfig
     consent_version: str | None
@@ -59,6 +62,7 @@ class AutoTopUpView:
     reason: SkipReason | None
     next_eligible_at: datetime | None
     action_url: str | None
+    is_under_way: bool
     spent_this_month: int
 
 
@@ -70,6 +74,7 @@ NEVER_CONFIGURED: Final = AutoTopUpView(
     reason=SkipReason.DISABLED,
     next_eligible_at=None,
     action_url=None,
+    is_under_way=False,
     spent_this_month=0,
 )
 
@@ -149,5 +154,6 @@ def _build_view(record: AutoTopUpRecord, terms: TopUpTerms, now: datetime) -> Au
         reason=skip.reason if skip else None,
         next_eligible_at=skip.next_eligible_at if skip else None,
         action_url=pending[0].action_url if pending else None,
+        is_under_way=isinstance(decision, rules.Buy) or decision.reason is SkipReason.OPEN_INTENT,
         spent_this_month=rules.sum_spent_this_month(record.history.attempts, now),
     )

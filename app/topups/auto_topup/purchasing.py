@@ -19,6 +19,7 @@ from app.ledger.notifications import NotificationKind
 from app.ledger.posting import Posting
 from app.ledger.rules import entries
 from app.ledger.rules.account_state import AccountState
+from app.plurals import counted
 from app.topups import queries
 from app.topups import rows as top_up_rows
 from app.topups.auto_topup import rows, rules
@@ -161,7 +162,7 @@ async def _charge_card(claim: _Claim, provider: PaymentProvider) -> None:
         payment = await provider.charge_saved_card(
             SavedCardCharge(
                 reference=top_up.reference,
-                description=f"{top_up.credits:,} credits (automatic)",
+                description=f"{counted(top_up.credits, 'credit')} (automatic)",
                 amount_minor=top_up.amount_minor,
                 currency=top_up.currency,
                 customer_ref=claim.card.customer_ref,

@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 
 from app.credits import MAX_CREDITS
 from app.errors import Problem
+from app.plurals import counted
 from app.topups.rules import TopUpStatus, TopUpTerms
 
 COOLDOWN: Final = timedelta(seconds=60)
@@ -213,7 +214,7 @@ def find_problems(config: AutoTopUpConfig, terms: TopUpTerms, consent_version: s
     for path, most in (("maxPerDay", config.max_per_day), ("maxPerMonth", config.max_per_month)):
         least = config.amount or terms.minimum_credits
         if most is not None and not least <= most <= MAX_CREDITS:
-            found.append(Problem(path, f"must be at least one purchase of {least:,} credits; it is {most:,}"))
+            found.append(Problem(path, f"must be at least one purchase of {counted(least, 'credit')}; it is {most:,}"))
     for path, count, bound in (
         ("maxCountPerDay", config.max_count_per_day, MAX_COUNT_PER_DAY),
         ("maxCountPerMonth", config.max_count_per_month, MAX_COUNT_PER_MONTH),

@@ -86,7 +86,7 @@ async def test_an_unpaid_charge_reports_the_shortfall(api: Api) -> None:
         "available": 7,
         "shortfall": 3,
         "balance": {"available": 7},
-        "message": "10 credits are required, 7 are available. Add 3 credits and try again.",
+        "message": "This requires 10 credits; available: 7. Add 3 credits and try again.",
     }
 
 

@@ -154,7 +154,7 @@ async def test_a_capture_above_its_hold_is_refused_or_capped_with_its_price_reco
 
     assert await capture(api, task.task_id, items=31) == {
         "__typename": "HoldExceededError",
-        "message": "Block run 'run' costs 31 credits, 30 are held. Capture it with overHold: CAP, or void the hold.",
+        "message": "Block run 'run' costs 31 credits; held: 30. Capture it with overHold: CAP, or void the hold.",
         "blockRunId": "run",
         "required": 31,
         "held": 30,
@@ -244,7 +244,7 @@ async def test_an_unpaid_hold_stops_its_task(api: Api, prices: RateCardCache) ->
 
     assert await place(api, task.task_id) == {
         "__typename": "InsufficientCreditsError",
-        "message": "30 credits are required, 29 are available. Add 1 credits and try again.",
+        "message": "This requires 30 credits; available: 29. Add 1 credit and try again.",
         "required": 30,
         "available": 29,
         "shortfall": 1,
@@ -267,8 +267,8 @@ async def test_a_hold_above_the_budget_is_refused(api: Api, prices: RateCardCach
 
     assert await place(api, child.task_id) == {
         "__typename": "BudgetReachedError",
-        "message": f"30 credits are required, the budget of task {task.task_id!r} has 29 left. Add 1 "
-        "credits to it with resumeTask.",
+        "message": f"This requires 30 credits; left in the budget of task {task.task_id!r}: 29. "
+        "Add 1 credit to it with resumeTask.",
         "taskId": task.task_id,
         "required": 30,
         "remaining": 29,

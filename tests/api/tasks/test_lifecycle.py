@@ -9,7 +9,9 @@ from app.auth.caller import Caller
 from app.db import pools
 from app.ledger import posting
 from app.ledger.posting import Posting
+from app.ledger.rules.account_state import GrantSource
 from app.tasks import lifecycle
+from app.tasks.charging import Charge
 from app.tasks.rules import TaskState, TaskStatus
 from tests.api.conftest import ALICE, BOB, OPERATOR, READER, SERVICE, Api
 from tests.factories import block_run_request, get_balance, grant_credits, start_task, wait_until
@@ -158,7 +160,7 @@ async def test_every_error_of_starting_has_its_fields_and_changes_nothing(api: A
 
     assert await start(api, budget=2) == {
         "__typename": "InsufficientCreditsError",
-        "message": "2 credits are required, 1 are available. Add 1 credits and try again.",
+        "message": "This requires 2 credits; available: 1. Add 1 credit and try again.",
         "required": 2,
         "available": 1,
         "shortfall": 1,
@@ -167,8 +169,8 @@ async def test_every_error_of_starting_has_its_fields_and_changes_nothing(api: A
     assert (await start(api, owner_id="nobody"))["balance"] == {"available": 0, "owed": 0}
     assert await start(api, parentTaskId=own.task_id, budget=5) == {
         "__typename": "BudgetReachedError",
-        "message": f"5 credits are required, the budget of task {own.task_id!r} has 4 left. Add 1 "
-        "credits to it with resumeTask.",
+        "message": f"This requires 5 credits; left in the budget of task {own.task_id!r}: 4. "
+        "Add 1 credit to it with resumeTask.",
         "taskId": own.task_id,
         "required": 5,
         "remaining": 4,
@@ -223,7 +225,7 @@ async def test_every_error_of_resuming_has_its_fields_and_changes_nothing(api: A
     }
     assert await resume(api, task.task_id) == {
         "__typename": "InsufficientCreditsError",
-        "message": "1 credits are required, 0 are available. Add 1 credits and try again.",
+        "message": "This requires 1 credit; available: 0. Add 1 credit and try again.",
         "required": 1,
         "available": 0,
         "shortfall": 1,
@@ -257,8 +259,8 @@ async def test_a_task_is_resumed_with_more_budget_once_per_key(api: Api) -> None
     before = await database_state()
     assert await resume(api, used.task_id) == {
         "__typename": "BudgetReachedError",
-        "message": f"1 credits are required, the budget of task {used.task_id!r} has 0 left. Add 1 "
-        "credits to it with resumeTask.",
+        "message": f"This requires 1 credit; left in the budget of task {used.task_id!r}: 0. "
+        "Add 1 credit to it with resumeTask.",
         "taskId": used.task_id,
         "required": 1,
         "remaining": 0,
@@ -283,8 +285,12 @@ async def test_no_task_starts_or_resumes_while_the_account_is_in_debt(api: Api) 
     await create_debt(task.account_id, 20)
     before = await database_state()
     for result in (await start(api), await resume(api, task.task_id)):
-        assert (result["__typename"], result["required"], result["available"]) == ("InsufficientCreditsError", 21, 0)
-        assert result["balance"]["owed"] == 20
+        assert (result["__typename"], result["required"], result["available"]) == ("InsufficientCreditsError", 1, 5)
+        assert (result["shortfall"], result["balance"]["owed"]) == (20, 20)
+        assert result["message"] == (
+            "This requires 1 credit; available: 5. Add 20 credits and try again: added credits first pay debt and "
+            "replace disputed credits."
+        )
     assert await database_state() == before
     assert (await api.data(ALICE, "{ account { canRun { ok reason } } }"))["account"]["canRun"] == {
         "ok": False,
@@ -393,9 +399,15 @@ async def test_resumable_tasks_are_listed_with_their_shortfall(api: Api) -> None
         one.task_id for one in (expired, tasks[3], tasks[2], tasks[0])
     ]  # fmt: skip
     assert [(one["shortfall"], one["required"], one["task"]["stopReason"]) for one in found] == [
-        (None, None, "BUDGET_EXPIRED"), *[(5, 10, "OUT_OF_CREDITS")] * 3,
+        (None, None, "BUDGET_EXPIRED"), *[(4, 10, "OUT_OF_CREDITS")] * 3,  # the expired budget has returned its credit
     ]  # fmt: skip
     assert (first["pageInfo"]["hasNextPage"], rest["pageInfo"]["hasNextPage"]) == (True, False)
+    await create_debt(tasks[0].account_id, 3)
+    assert (await api.data(ALICE, query))["account"]["resumableTasks"]["edges"][1]["node"]["shortfall"] == 7
+    await grant_credits("alice", 7, source=GrantSource.PURCHASED)
+    assert (await api.data(ALICE, query))["account"]["resumableTasks"]["edges"][1]["node"]["shortfall"] == 0
+    assert (await resume(api, tasks[0].task_id))["task"]["status"] == "RUNNING"
+    assert isinstance(await api.state.charge_queue.charge(block_run_request(tasks[0])), Charge)
     assert await api.data(BOB, query, owner="alice") == {"account": None}
     code, _ = await api.error(ALICE, query, after=first["pageInfo"]["endCursor"][:-2])
     assert code == "BAD_USER_INPUT"

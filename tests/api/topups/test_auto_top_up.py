@@ -11,8 +11,8 @@ from app.topups.rules import TopUpTerms
 from app.topups.sandbox.store import CardBehaviour
 from app.topups.settlement import settle
 from tests.api.conftest import ALICE, BOB, OPERATOR, READER, SERVICE, Api
-from tests.factories import grant_credits
-from tests.topups.auto_topup_fixtures import move_back_in_time, save_card
+from tests.factories import grant_credits, unique_id
+from tests.topups.auto_topup_fixtures import counting_sandbox, move_back_in_time, save_card
 from tests.topups.top_up_fixtures import create_top_up, payment_event
 
 pytestmark = pytest.mark.anyio
@@ -163,3 +163,34 @@ async def test_a_top_up_shows_its_bonus_and_after_the_payment_its_receipt(api: A
         "creditsBought": 1_200, "bonus": 100, "amountMinor": 1_200, "currency": "USD", "taxLines": [],
         "totalMinor": 1_200, "reference": top_up.reference,
     }  # fmt: skip
+
+
+START = """mutation($task: ID!) { startTask(input: {taskId: $task, ownerId: "alice", agentId: "agent"}) { __typename
+    ... on InsufficientCreditsError { autoTopUpUnderWay balance { autoTopUp } } } }"""
+
+
+async def refused_start(api: Api) -> tuple[bool, str]:
+    """Whether the refusal of a start says that credits are being bought, and the state of auto top-up."""
+    refusal = (await api.data(SERVICE, START, task=unique_id("task")))["startTask"]
+    return refusal["autoTopUpUnderWay"], refusal["balance"]["autoTopUp"]
+
+
+async def test_a_refusal_says_whether_auto_top_up_is_buying_credits(api: Api) -> None:
+    assert await refused_start(api) == (False, "OFF")  # the owner has no account
+    account_id = await save_card("alice")
+    assert await refused_start(api) == (False, "OFF")
+    await put(api, **ON)
+    assert await refused_start(api) == (True, "READY")  # nothing is available, so it buys now
+    await purchasing.buy_if_needed(account_id, counting_sandbox(after=True), TERMS)  # the answer was lost
+    assert await refused_start(api) == (True, "PENDING")
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "state"), [(CardBehaviour.DECLINES, "BACKING_OFF"), (CardBehaviour.ASKS, "ACTION_REQUIRED")]
+)
+async def test_a_refusal_promises_no_purchase_that_waits(api: Api, behaviour: CardBehaviour, state: str) -> None:
+    account_id = await save_card("alice", behaviour)
+    await put(api, **ON)
+    await consider(api, account_id)
+
+    assert await refused_start(api) == (False, state)

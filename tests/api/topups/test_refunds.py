@@ -114,7 +114,7 @@ async def test_refunded_credits_that_were_spent_become_debt_and_block_new_tasks(
     await grant_credits("alice", 50)  # promotional: does not pay debt
     error = (await api.data(SERVICE, START, input={"ownerId": "alice", "taskId": "t", "agentId": "a"}))["startTask"]
     assert error == {
-        "__typename": "InsufficientCreditsError", "required": 201, "available": 0,
+        "__typename": "InsufficientCreditsError", "required": 1, "available": 50,
         "balance": {"owed": 200, "status": "IN_DEBT"},
     }  # fmt: skip
     assert (await verify_ledger()).violations == []
@@ -145,7 +145,7 @@ async def test_every_error_of_a_refund_has_its_fields(api: Api) -> None:
     assert (too_much["requested"], too_much["refundable"]) == (701, 700)
     assert (
         too_much["message"]
-        == "701 credits were to be refunded; at most 700 credits of this top-up can still be refunded."
+        == "The request refunds 701 credits; at most 700 credits of this top-up can still be refunded."
     )
     await refund(api, name)
     nothing = await refund(api, name)

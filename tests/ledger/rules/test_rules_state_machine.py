@@ -7,13 +7,15 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from app.errors import BillingError
+from app.errors import BillingError, InsufficientCredits
 from app.ledger.rules import balance_changes, debt, due_changes, holds
 from app.ledger.rules.account_state import AccountState, Cause, EntryKind, GrantSource, Hold, HoldStatus, LedgerEntry
+from app.tasks.rules import check_can_start
 from tests.ledger.rules.test_balance_changes import CAUSE, add_grant, advance_to, new_account
 from tests.ledger.rules.test_holds import DAY, HOUR, due_holds, entry_list, figures, place
 from tests.soak import sized
@@ -83,6 +85,26 @@ class LedgerRules(RuleBasedStateMachine):
         entry = self._attempt(lambda: balance_changes.charge(self.account, credits, CAUSE))
         if entry is not None:
             self.charges.append(ReversibleCharge(entry))
+        elif self.account.available < credits:
+            self._shortfall_suffices(credits, lambda account: balance_changes.charge(account, credits, CAUSE))
+
+    @rule(credits=st.integers(0, 40))
+    def start(self, credits: int) -> None:
+        if self.account.owed or self.account.available < credits:
+            self._shortfall_suffices(credits, lambda account: check_can_start(account, credits))
+
+    def _shortfall_suffices(self, credits: int, move: Callable[[AccountState], object]) -> None:
+        """A refusal names the credits to buy: with so many the same request succeeds, with one less it does not."""
+        for missing in (0, 1):
+            account = copy.deepcopy(self.account)
+            if bought := account.balance().shortfall(credits) - missing:
+                add_grant(account, bought, source=GrantSource.PURCHASED)
+            if not missing:
+                move(account)
+                continue
+            with pytest.raises(InsufficientCredits) as refused:
+                move(account)
+            assert refused.value.shortfall_credits == 1
 
     @rule(
         credits=st.integers(0, 40), parent_pick=st.none() | PICKS, timeout=TIMEOUTS, budget=st.booleans(),
