@@ -17,6 +17,7 @@ from graphql import (
     GraphQLError,
     GraphQLFloat,
     GraphQLID,
+    GraphQLInt,
     IntValueNode,
     ListValueNode,
     NullValueNode,
@@ -94,6 +95,13 @@ def _parse_id_literal(node: ValueNode) -> str:
     return _parse_id(node)
 
 
+def _parse_int_literal(node: ValueNode) -> int:
+    if not isinstance(node, IntValueNode):
+        raise GraphQLError(f"Int cannot represent non-integer value: {_shorten(node)}", node)
+    number: int = GraphQLInt.coerce_input_value(parse_integer(node.value))
+    return number
+
+
 def _parse_float_literal(node: ValueNode) -> float:
     match node:
         case IntValueNode():
@@ -106,13 +114,14 @@ def _parse_float_literal(node: ValueNode) -> float:
 
 
 def use_exact_scalars() -> None:
-    """Make graphql-core's ID and Float refuse numbers that it would round.
+    """Make graphql-core's ID, Int and Float refuse numbers that it would round or cannot parse.
 
-    Its ID accepts any whole float: two large ids become one. graphql-core allows no other types with these names, so
-    the functions of its types are replaced.
+    Its ID accepts any whole float: two large ids become one. Its Int fails for a literal of more digits than Python
+    converts (4,300). graphql-core allows no other types with these names, so the functions of its types are replaced.
     """
     GraphQLID.coerce_input_value = _parse_id
     GraphQLID.coerce_input_literal = _parse_id_literal
+    GraphQLInt.coerce_input_literal = _parse_int_literal
     GraphQLFloat.coerce_input_literal = _parse_float_literal
 
 

@@ -47,6 +47,19 @@ async def test_a_variable_outside_the_bounds_is_refused(value: object) -> None:
     assert "It must lie within ±9,007,199,254,740,991" in message
 
 
+@pytest.mark.parametrize(
+    "number", ["2147483648", "-2147483649", "9" * 21, "9" * 5000, "-" + "9" * 5000, "1.0", "1e3", '"1"']
+)
+@pytest.mark.parametrize(
+    "query",
+    ["{{ toys(first: {}) {{ __typename }} }}", "query ($n: Int! = {}) {{ toys(first: $n) {{ __typename }} }}"],
+)
+async def test_an_int_literal_that_is_no_32_bit_integer_is_refused(query: str, number: str) -> None:
+    message = await refused(query.format(number))
+    assert message.partition("Int cannot represent ")[2].startswith(("non 32-bit signed integer", "non-integer"))
+    assert len(message) < 200
+
+
 @pytest.mark.parametrize("literal", ["1.5", "true", '"5"', "1e3", "FIVE", "[1]"])
 async def test_a_literal_that_is_not_a_whole_number_is_refused(literal: str) -> None:
     assert "It must be a whole number" in await refused(f"{{ credits(value: {literal}) }}")
