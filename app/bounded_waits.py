@@ -6,6 +6,9 @@ from typing import Any, Final, TypeVar
 
 T = TypeVar("T")
 
+SHARED_READ_SECONDS: Final = 4.0
+"""The time limit of a read of the database for which many callers wait. It is then repeated on another connection."""
+
 _abandoned: Final[set[asyncio.Future[Any]]] = set()
 """Keeps abandoned tasks until they have ended, because the event loop itself does not."""
 

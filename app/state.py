@@ -31,7 +31,7 @@ def build_state(settings: Settings) -> AppState:
             batch_limit=settings.batch_limit,
             queue_limit=settings.queue_limit,
         ),
-        balance_reader=BatchedReads(queries.get_balances, batch_limit=1_000, loop_turns=LOOP_TURNS),
+        balance_reader=BatchedReads(queries.read_settled_balances, batch_limit=1_000, loop_turns=LOOP_TURNS),
         latest_balances=open_latest_balances(feed, low_balance_threshold=settings.low_balance_threshold),
         payment_provider=open_provider(settings),
     )

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
+from app.bounded_waits import abandon, wait_at_most
 from app.errors import Unavailable
 
 PublicKey = RSAPublicKey | EllipticCurvePublicKey | Ed25519PublicKey
@@ -99,8 +100,7 @@ class RemoteKeySet:
 
     async def close(self) -> None:
         if self._fetching is not None:
-            self._fetching.cancel()
-            await asyncio.gather(self._fetching, return_exceptions=True)
+            abandon(self._fetching)
 
     async def _refetch(self) -> None:
         """Wait for the fetch in progress, or for a new one if it is due."""
@@ -129,13 +129,13 @@ class RemoteKeySet:
 
 async def fetch_keys(url: str) -> tuple[VerificationKey, ...]:
     """Fetch a key set and return its usable keys. Raises: one of FETCH_ERRORS."""
-    return parse_key_set(await _download(url))
+    # httpx's own timeout restarts with every chunk.
+    return parse_key_set(await wait_at_most(FETCH_TIMEOUT_SECONDS, _download(url)))
 
 
 async def _download(url: str) -> object:
     body = bytearray()
     async with (
-        asyncio.timeout(FETCH_TIMEOUT_SECONDS),  # httpx's own timeout restarts with every chunk
         httpx.AsyncClient(timeout=FETCH_TIMEOUT_SECONDS) as client,
         client.stream("GET", url, headers={"accept": "application/json"}) as response,
     ):

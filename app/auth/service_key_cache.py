@@ -1,7 +1,8 @@
 """Cache of service keys.
 
-To verify a key, its row is read at most every few seconds. The keys of open connections are also read repeatedly, to
-close the connections when the keys are revoked.
+To verify a key, its row is read at most every few seconds, before the last read is too old. So a read that hangs or
+fails delays no request, as long as another one succeeds in time. The keys of open connections are also read repeatedly,
+to close the connections when the keys are revoked.
 """
 
 import asyncio
@@ -20,10 +21,17 @@ from app.auth.caller import Caller, CallerKind, Scope
 from app.auth.models import ServiceKey
 from app.auth.service_keys import KEY_PATTERN, hash_secret
 from app.auth.tokens import utc_now
+from app.bounded_waits import abandon, wait_at_most
+from app.db import failures
 from app.errors import RejectedCredential
 
 CACHE_SECONDS: Final = 4
 """How long a row is used without reading it again. Short enough that a revocation takes effect within 5 s."""
+REFRESH_SECONDS: Final = 1
+"""The row of a key in use is read again when it is older. Requests do not wait for this read: it may never answer."""
+READ_SECONDS: Final = 2.5
+"""The time limit of a read. After it there is time for another one before the row is too old."""
+CLOSE_SECONDS: Final = 1.0
 WATCH_SECONDS: Final = 2.0
 """The interval at which the keys of open connections are read."""
 CACHE_SIZE: Final = 10_000
@@ -76,7 +84,7 @@ class ServiceKeyCache:
 
         `before_read` is called before the row of a key is read that was not accepted recently. What it raises is raised
         here, and nothing is read.
-        Raises: RejectedCredential.
+        Raises: RejectedCredential; NoConnection: the row could not be read in time.
         """
         match = KEY_PATTERN.fullmatch(key)
         if match is None:
@@ -87,6 +95,8 @@ class ServiceKeyCache:
             if key_id not in self._accepted:
                 before_read()
             cached = await self._read_shared(key_id)
+        elif cached.caller is not None and self._clock() - cached.read_at_seconds >= REFRESH_SECONDS:
+            self._start_read(key_id)
         # The secrets are compared even if the key does not exist, and in constant time. So response times reveal
         # nothing about the secret.
         is_same = hmac.compare_digest(hash_secret(secret), cached.secret_hash)
@@ -119,11 +129,11 @@ class ServiceKeyCache:
         return stop_watching
 
     async def close(self) -> None:
-        """Stop watching keys, and wait for reads and writes in progress."""
-        watches = [*self._watches.values()]
-        for task in watches:
-            task.cancel()
-        await asyncio.gather(*watches, *self._reads.values(), *self._writes, return_exceptions=True)
+        """Stop watching and reading keys, and wait a short time for writes in progress."""
+        if self._writes:
+            await asyncio.wait(self._writes, timeout=CLOSE_SECONDS)
+        for task in [*self._watches.values(), *self._reads.values(), *self._writes]:
+            abandon(task)
 
     async def _watch(self, key_id: str) -> None:
         while True:
@@ -145,15 +155,27 @@ class ServiceKeyCache:
 
     async def _read_shared(self, key_id: str) -> _CachedKey:
         """Read the row of a key. Concurrent requests share one read."""
-        read = self._reads.get(key_id)
-        if read is None:
+        return await asyncio.shield(self._start_read(key_id))  # a request that is cancelled must not cancel it
+
+    def _start_read(self, key_id: str) -> "asyncio.Task[_CachedKey]":
+        """Return the read in progress, or a new one."""
+
+        def end(read: "asyncio.Task[_CachedKey]") -> None:
+            self._reads.pop(key_id, None)
+            if not read.cancelled():
+                read.exception()  # if nobody waits for the read, asyncio must not log it
+
+        if (read := self._reads.get(key_id)) is None:
             read = self._reads[key_id] = asyncio.create_task(self._read(key_id))
-            read.add_done_callback(lambda _: self._reads.pop(key_id, None))
-        return await asyncio.shield(read)  # a request that is cancelled must not cancel the read of others
+            read.add_done_callback(end)
+        return read
 
     async def _read(self, key_id: str) -> _CachedKey:
         read_at_seconds = self._clock()  # taken before the query: the result may show the row as it was at this moment
-        row = await ServiceKey.get_or_none(id=key_id, revoked_at=None)
+        try:
+            row = await wait_at_most(READ_SECONDS, ServiceKey.get_or_none(id=key_id, revoked_at=None))
+        except TimeoutError:
+            raise failures.NoConnection(f"service key {key_id} could not be read in {READ_SECONDS:g} s") from None
         cached = _CachedKey(read_at_seconds) if row is None else _from_row(row, read_at_seconds)
         store, other = (self._unknown, self._accepted) if row is None else (self._accepted, self._unknown)
         other.pop(key_id, None)

@@ -8,7 +8,9 @@ from typing import Any, Final
 
 from tortoise.expressions import F
 
+from app.bounded_waits import SHARED_READ_SECONDS, wait_at_most
 from app.db import failures, pools
+from app.db.failures import LOCK_NOT_AVAILABLE
 from app.db.pools import Connection
 from app.db.tables import key_columns
 from app.ledger import models, posting
@@ -91,11 +93,17 @@ async def get_balances(account_ids: Sequence[int]) -> dict[int, AccountBalance]:
 
     Raises: PartialFailure: the due changes of some accounts could not be written.
     """
-    records = await pools.fetch(_BALANCES, list(account_ids))
+    records = await wait_at_most(SHARED_READ_SECONDS, pools.fetch(_BALANCES, list(account_ids)))
     if due := [record["id"] for record in records if record["is_due"]]:
         await apply_due_changes_of_each(due)
-        records = await pools.fetch(_BALANCES, list(account_ids))
+        records = await wait_at_most(SHARED_READ_SECONDS, pools.fetch(_BALANCES, list(account_ids)))
     return {record["id"]: _balance(record) for record in records}
+
+
+async def read_settled_balances(account_ids: Sequence[int]) -> dict[int, AccountBalance]:
+    """Return the current balances of the accounts without due changes. This takes one statement and never a posting."""
+    records = await wait_at_most(SHARED_READ_SECONDS, pools.fetch(_BALANCES, list(account_ids)))
+    return {record["id"]: _balance(record) for record in records if not record["is_due"]}
 
 
 async def empty_balance(owner_id: str) -> AccountBalance:
@@ -130,7 +138,7 @@ async def apply_due_changes_of_each(account_ids: Sequence[int]) -> None:
             try:
                 await posting.apply_due_changes([account_id])
             except Exception as failure:
-                if failures.is_connection_failure(failure):
+                if failures.is_connection_failure(failure) and failures.sqlstate(failure) != LOCK_NOT_AVAILABLE:
                     raise
                 failed[account_id] = failure
 

@@ -12,12 +12,14 @@ A topic is an account id. For an owner without an account, it is the `owner_id` 
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Callable, Container, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Final
 
 import asyncpg
 
+from app.bounded_waits import SHARED_READ_SECONDS, wait_at_most
 from app.db import failures, pools
 
 log = logging.getLogger(__name__)
@@ -34,6 +36,8 @@ FREE_QUEUE: Final = "SELECT pg_notification_queue_usage()"
 """PostgreSQL removes notifications that everybody has read only when it sends others. Once its queue is full, it can
 send none, and the queue stays full. This function removes them too."""
 _RECONNECT_SECONDS: Final = 1.0
+_SWEEP_RETRY_SECONDS: Final = 1.0
+_CLOSE_SECONDS: Final = 1.0
 _PROBE_SECONDS: Final = 5
 _LISTEN_FAILURES: Final = (
     OSError,
@@ -98,6 +102,8 @@ class ChangeFeed:
         self._versions: dict[int, int] = {}
         self._changed: set[Topic] = set()
         self._flush: asyncio.TimerHandle | None = None
+        self.swept_at = time.monotonic()
+        """The time of the last version sweep, or of the start, by the monotonic clock."""
 
     @contextmanager
     def subscribe(self, topic: Topic, *, wake_on_sweep: bool = False) -> Iterator[Subscription]:
@@ -197,17 +203,18 @@ class ChangeFeed:
 
     async def sweep(self) -> None:
         """Compare the versions of all subscribed accounts with the last known ones, and wake where they differ."""
-        accounts = [topic for topic in self._callbacks if isinstance(topic, int)]
-        if accounts:
-            for record in await pools.fetch(_VERSIONS, accounts):
-                account_id, version = record["id"], record["version"]
-                if self._versions.get(account_id) != version and account_id in self._callbacks:
-                    self._versions[account_id] = version
-                    self._mark_changed(account_id)
         for topic in self._swept.values():
             self._mark_changed(topic)
         for subscription in self._signals:
             subscription.add_unknown()
+        accounts = [topic for topic in self._callbacks if isinstance(topic, int)]
+        if accounts:
+            for record in await wait_at_most(SHARED_READ_SECONDS, pools.fetch(_VERSIONS, accounts)):
+                account_id, version = record["id"], record["version"]
+                if self._versions.get(account_id) != version and account_id in self._callbacks:
+                    self._versions[account_id] = version
+                    self._mark_changed(account_id)
+        self.swept_at = time.monotonic()
 
     def _mark_changed(self, topic: Topic) -> None:
         self._changed.add(topic)
@@ -259,17 +266,21 @@ class ChangeFeed:
                 log.error("LISTEN delivers nothing: DATABASE_URL must not go through a pooler in transaction mode")
             yield connection
         finally:
-            await connection.close(timeout=5)
+            with suppress(Exception):  # then it is aborted
+                await connection.close(timeout=_CLOSE_SECONDS)
 
     async def _sweep_forever(self) -> None:
+        seconds = self._sweep_seconds
         while True:
-            await asyncio.sleep(self._sweep_seconds)
+            await asyncio.sleep(seconds)
+            seconds = self._sweep_seconds
             try:
                 await self.sweep()
             except Exception as failure:
                 if not failures.is_connection_failure(failure):
                     raise
                 log.warning("the version sweep could not read: %s", failure)
+                seconds = min(seconds, _SWEEP_RETRY_SECONDS)
 
 
 async def _wait_until_lost(connection: asyncpg.Connection) -> None:

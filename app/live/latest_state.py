@@ -20,6 +20,11 @@ from typing import Generic, Protocol, TypeVar
 from app.db import failures
 from app.live.change_feed import ChangeFeed
 
+SLOW_SECONDS = 0.5
+"""The next read begins when the previous one has ended or has taken this long."""
+RETRY_SECONDS = 1.0
+MAX_SLOW_READS = 3
+"""The maximum number of reads at a time. Each of them uses a connection."""
 READ_BATCH_LIMIT = 1_000
 """The maximum number of states that one read returns."""
 
@@ -53,8 +58,10 @@ class StateSubscription(Generic[State]):
         return self.state
 
     def publish(self, state: State) -> None:
-        self.state = state
-        self._woken.set()
+        """Replace the state, unless it is newer: reads may end in another order than they began."""
+        if self.state is None or state.version >= self.state.version:
+            self.state = state
+            self._woken.set()
 
     def fail(self, failure: Exception) -> None:
         self.failure = failure
@@ -74,6 +81,7 @@ class LatestStates(Generic[State]):
         self._subscriptions: dict[int, set[StateSubscription[State]]] = {}
         self._changed: dict[int, None] = {}
         self._reading: asyncio.Task[None] | None = None
+        self._slow_reads: set[asyncio.Task[None]] = set()
 
     @contextmanager
     def subscribe(self, account_id: int) -> Iterator[StateSubscription[State]]:
@@ -95,6 +103,10 @@ class LatestStates(Generic[State]):
         if self._reading is None or self._reading.done():
             self._reading = asyncio.create_task(self._read_changed(), name="latest states")
 
+    def _read_again(self, account_id: int) -> None:
+        if account_id in self._subscriptions:
+            self._mark_changed(account_id)
+
     async def _read_changed(self) -> None:
         while self._changed:
             accounts = list(self._changed)[:READ_BATCH_LIMIT]
@@ -102,7 +114,18 @@ class LatestStates(Generic[State]):
             subscriptions = {account_id: list(self._subscriptions.get(account_id, ())) for account_id in accounts}
             for account_id in accounts:
                 del self._changed[account_id]
-            await self._publish(accounts, subscriptions)
+            await self._read_batch(accounts, subscriptions)
+
+    async def _read_batch(
+        self, accounts: list[int], subscriptions: Mapping[int, list[StateSubscription[State]]]
+    ) -> None:
+        """Read and publish states. A read that is slow or hangs does not delay the accounts that change meanwhile."""
+        while len(self._slow_reads) >= MAX_SLOW_READS:
+            await asyncio.wait(self._slow_reads, return_when=asyncio.FIRST_COMPLETED)
+        read = asyncio.create_task(self._publish(accounts, subscriptions), name="latest states: batch")
+        self._slow_reads.add(read)
+        read.add_done_callback(self._slow_reads.discard)
+        await asyncio.wait([read], timeout=SLOW_SECONDS)
 
     async def _publish(self, accounts: list[int], subscriptions: Mapping[int, list[StateSubscription[State]]]) -> None:
         """Read and publish the states of `accounts`.
@@ -115,6 +138,9 @@ class LatestStates(Generic[State]):
             states = await self._read(accounts)
         except failures.PartialFailure as failure:
             for account_id, reason in failure.by_account.items():
+                if failures.is_connection_failure(reason):  # somebody else has locked the account
+                    asyncio.get_running_loop().call_later(RETRY_SECONDS, self._read_again, account_id)
+                    continue
                 for subscription in subscriptions[account_id]:
                     subscription.fail(reason)
             if others := [one for one in accounts if one not in failure.by_account]:

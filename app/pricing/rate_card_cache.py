@@ -13,7 +13,9 @@ import time
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from app.db import pools
+from app.bounded_waits import wait_at_most
+from app.db import failures, pools
+from app.db.group_commit import BatchedReads
 from app.pricing.models import RateCard
 from app.pricing.publishing import COMMIT_ALLOWANCE, LEAD_TIME, SELECT_NOW, card_from_row
 from app.pricing.quotes import Card
@@ -33,6 +35,13 @@ WHERE version >= coalesce((SELECT max(version) FROM rate_card WHERE effective_at
 ORDER BY version
 """
 
+READ_SECONDS: Final = 2.5
+"""The time limit of a read. Within the lease there is time for several."""
+RETRY_SECONDS: Final = 0.5
+
+_Identity = tuple[datetime, bytes]
+"""When a card takes effect, and its hash."""
+
 log = logging.getLogger(__name__)
 
 
@@ -45,11 +54,14 @@ class RateCardCache:
 
     def __init__(self) -> None:
         self._cards: tuple[Card, ...] = ()
-        self._identities: dict[int, tuple[datetime, bytes]] = {}
+        self._identities: dict[int, _Identity] = {}
         self._valid_until = datetime.min.replace(tzinfo=UTC)
         self._read_at = self._valid_until
         self._read_monotonic = -math.inf
-        self._refreshing = asyncio.Lock()
+        # Callers that ask during a read share the next one. If a read fails, all its callers fail.
+        self._refreshes: BatchedReads[None, None] = BatchedReads(
+            self._refresh_once, batch_limit=1_000_000, fails_whole_batch=lambda _: True
+        )
 
     def card_at(self, instant: datetime, *, clock: datetime | None = None) -> Card:
         """Return the card in force at a time of the database's clock. Raises: StaleRateCards.
@@ -108,39 +120,49 @@ class RateCardCache:
         return time.monotonic() - self._read_monotonic <= seconds
 
     async def refresh(self) -> None:
-        """Read the cards that were published since the last call.
+        """Read the cards that were published since the last call. The read begins after this call.
 
-        After a database error, which is raised, the cache is unchanged.
+        Raises: NoConnection: the read took too long; other errors of the database. The cache is then unchanged.
         """
-        async with self._refreshing:
-            started = time.monotonic()
-            # The clock is read first, in a separate statement. If it were read with the cards, it would be later than
-            # their snapshot.
-            now: datetime = (await pools.fetch(SELECT_NOW))[0]["now"]
-            rows = await pools.fetch(SELECT_CACHED_VERSIONS, now - RETENTION)
-            # Time and hash are compared, because a database restored from a backup may have other cards.
-            identities = {row["version"]: (row["effective_at"], bytes(row["request_hash"])) for row in rows}
-            cached = {card.version: card for card in self._cards}
-            cards = []
-            for version, identity in identities.items():
-                is_cached = self._identities.get(version) == identity
-                cards.append(cached[version] if is_cached else await card_from_row(await RateCard.get(version=version)))
-            self._cards, self._identities = tuple(cards), identities
-            self._valid_until, self._read_at, self._read_monotonic = now + LEASE, now, started
+        await self._refreshes.get(None)
+
+    async def _refresh_once(self, _: object) -> dict[None, None]:
+        started = time.monotonic()
+        try:
+            now, identities, cards = await wait_at_most(READ_SECONDS, self._read())
+        except TimeoutError:
+            raise failures.NoConnection(f"the rate cards could not be read in {READ_SECONDS:g} s") from None
+        self._cards, self._identities = cards, identities
+        self._valid_until, self._read_at, self._read_monotonic = now + LEASE, now, started
+        return {}
+
+    async def _read(self) -> tuple[datetime, dict[int, _Identity], tuple[Card, ...]]:
+        """Return the time before the read, and the cards. Only those that have changed are read in full."""
+        # The clock is read first, in a separate statement. If it were read with the cards, it would be later than their
+        # snapshot.
+        now: datetime = (await pools.fetch(SELECT_NOW))[0]["now"]
+        rows = await pools.fetch(SELECT_CACHED_VERSIONS, now - RETENTION)
+        # Time and hash are compared, because a database restored from a backup may have other cards.
+        identities = {row["version"]: (row["effective_at"], bytes(row["request_hash"])) for row in rows}
+        cached = {card.version: card for card in self._cards}
+        cards = []
+        for version, identity in identities.items():
+            is_cached = self._identities.get(version) == identity
+            cards.append(cached[version] if is_cached else await card_from_row(await RateCard.get(version=version)))
+        return now, identities, tuple(cards)
 
     async def refresh_periodically(self, *, every_seconds: float = 2.0) -> None:
         """Refresh until cancelled. A failure is logged once, until a refresh succeeds again."""
         failing = False
         while True:
             try:
-                async with asyncio.timeout(LEASE.total_seconds()):
-                    await self.refresh()
+                await self.refresh()
             except Exception:
                 if not failing:
-                    log.exception("Cannot read the rate cards; retrying every %g s.", every_seconds)
+                    log.exception("Cannot read the rate cards; retrying every %g s.", RETRY_SECONDS)
                 failing = True
             else:
                 if failing:
                     log.warning("The rate cards can be read again.")
                 failing = False
-            await asyncio.sleep(every_seconds)
+            await asyncio.sleep(min(every_seconds, RETRY_SECONDS) if failing else every_seconds)

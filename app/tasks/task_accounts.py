@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import Final
 
+from app.bounded_waits import SHARED_READ_SECONDS, wait_at_most
 from app.db import pools
 from app.errors import TaskNotFound
 
@@ -34,7 +35,7 @@ async def find_accounts(task_ids: Iterable[str]) -> dict[str, int]:
     wanted = list(dict.fromkeys(task_ids))
     found = {task_id: number for task_id in wanted if (number := _account_ids.get(task_id)) is not None}
     if missing := [task_id for task_id in wanted if task_id not in found]:
-        for record in await pools.fetch(_FIND, missing):
+        for record in await wait_at_most(SHARED_READ_SECONDS, pools.fetch(_FIND, missing)):
             found[record["task_id"]] = record["account_id"]
             cache_account(record["task_id"], record["account_id"])
     return found

@@ -7,6 +7,7 @@ from typing import Any
 import asyncpg
 import pytest
 
+from app.db import pools
 from app.live import change_feed
 from app.live.change_feed import ChangeFeed
 
@@ -46,3 +47,35 @@ async def test_the_feed_connects_again_after_a_failure_and_wakes_all_subscribers
         running.cancel()
         with suppress(asyncio.CancelledError):
             await running
+
+
+async def test_a_sweep_whose_read_hangs_is_repeated_and_wakes_those_that_need_no_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    reads = 0
+
+    async def fetch(_: str, accounts: list[int]) -> list[dict[str, int]]:
+        nonlocal reads
+        reads += 1
+        if reads == 1:
+            await asyncio.Event().wait()
+        return [{"id": account, "version": 5} for account in accounts]
+
+    monkeypatch.setattr(pools, "fetch", fetch)
+    monkeypatch.setattr(change_feed, "SHARED_READ_SECONDS", 0.02)
+    monkeypatch.setattr(change_feed, "_SWEEP_RETRY_SECONDS", 0.01)
+    feed = ChangeFeed(sweep_seconds=0.5, conflate_seconds=0)
+    with (
+        feed.subscribe(1) as balance,
+        feed.subscribe(2, wake_on_sweep=True) as costs,
+        feed.subscribe("bob") as created,
+        feed.subscribe_to_signals() as signals,
+    ):
+        sweeping = asyncio.create_task(feed._sweep_forever())
+        async with asyncio.timeout(5):
+            await costs.wait()
+            await created.wait()
+            assert (await signals.wait(), reads) == (None, 1)
+            await balance.wait()
+    assert reads == 2
+    sweeping.cancel()

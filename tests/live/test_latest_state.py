@@ -2,10 +2,13 @@
 
 import asyncio
 from collections.abc import Awaitable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import pytest
 
+from app.db import failures
+from app.live import latest_state
 from app.live.change_feed import ChangeFeed
 from app.live.latest_state import LatestStates
 
@@ -174,3 +177,52 @@ async def test_without_a_database_all_subscriptions_fail_after_one_read() -> Non
             with pytest.raises(ConnectionResetError):
                 await within_2_seconds(subscription.wait_for_newer(0))
     assert live.store.lists == [[1, 2, 3]]
+
+
+async def test_a_read_that_hangs_delays_no_other_account(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(latest_state, "SLOW_SECONDS", 0.01)
+    live = Live()
+    live.store.versions |= {7: 1, 8: 1}
+    live.store.open.clear()
+    with live.states.subscribe(7) as hung, live.states.subscribe(8) as other:
+        await asyncio.sleep(0.02)
+        assert live.store.lists == [[7, 8]]
+        first_open, live.store.open = live.store.open, asyncio.Event()
+        live.store.open.set()
+        live.change(8)
+        assert await within_2_seconds(other.wait_for_newer(1)) == State(8, 2)
+        first_open.set()
+        assert await within_2_seconds(hung.wait_for_newer(0)) == State(7, 1)
+        assert other.state == State(8, 2)  # the older state, which was read late, does not replace it
+
+
+async def test_reads_that_hang_use_few_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(latest_state, "SLOW_SECONDS", 0.001)
+    live = Live()
+    live.store.open.clear()
+    with ExitStack() as stack:
+        for account in range(10):
+            stack.enter_context(live.states.subscribe(account))
+            await asyncio.sleep(0.005)
+        assert [len(accounts) for accounts in live.store.lists] == [1, 1, 1]
+        live.store.open.set()
+        await asyncio.sleep(0.02)
+        assert sum(len(accounts) for accounts in live.store.lists) == 10
+
+
+async def test_an_account_that_somebody_has_locked_is_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(latest_state, "RETRY_SECONDS", 0.01)
+    live = Live()
+    live.store.versions |= {7: 1, 8: 1}
+    locked = [failures.PartialFailure({7: failures.NoConnection()})]
+    read = live.store.read
+
+    async def read_unlocked(accounts: Sequence[int]) -> Mapping[int, State]:
+        if 7 in accounts and locked:
+            raise locked.pop()
+        return await read(accounts)
+
+    monkeypatch.setattr(live.states, "_read", read_unlocked)
+    with live.states.subscribe(7) as subscription, live.states.subscribe(8) as other:
+        assert await within_2_seconds(other.wait_for_newer(0)) == State(8, 1)
+        assert await within_2_seconds(subscription.wait_for_newer(0)) == State(7, 1)

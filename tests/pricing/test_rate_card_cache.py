@@ -2,13 +2,16 @@
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
 
-from app.db import pools
-from app.pricing.publishing import LEAD_TIME, publish_default_card, publish_rate_card
+from app.db import failures, pools
+from app.pricing import rate_card_cache
+from app.pricing.publishing import LEAD_TIME, SELECT_NOW, publish_default_card, publish_rate_card
 from app.pricing.quotes import quote
 from app.pricing.rate_card_cache import LEASE, RateCardCache, StaleRateCards
 from tests.pricing.test_publishing import a_document, database_now
@@ -160,6 +163,55 @@ async def test_the_refresh_loop_reads_new_cards(db: str) -> None:
         loop.cancel()
 
     assert rate_cards.card_by_version(2).version == 2
+
+
+class HangingReads:
+    """Reads of the clock, with which each refresh begins. The next `hanging` never answer."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.hanging = 0.0
+        self.begun = 0
+        self.fetch = pools.fetch
+        monkeypatch.setattr(pools, "fetch", self.fetch_or_hang)
+        monkeypatch.setattr(rate_card_cache, "READ_SECONDS", 0.05)
+        monkeypatch.setattr(rate_card_cache, "RETRY_SECONDS", 0.01)
+
+    async def fetch_or_hang(self, sql: str, *values: Any) -> Any:
+        self.begun += sql == SELECT_NOW
+        if sql == SELECT_NOW and self.hanging:
+            self.hanging -= 1
+            await asyncio.Event().wait()
+        return await self.fetch(sql, *values)
+
+
+async def test_a_refresh_that_hangs_is_abandoned_and_repeated_while_the_known_cards_are_used(
+    rate_cards: RateCardCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads = HangingReads(monkeypatch)
+    reads.hanging = 2
+    begun_at = rate_cards._read_monotonic
+    loop = asyncio.create_task(rate_cards.refresh_periodically(every_seconds=0.02))
+    await _until(lambda: reads.begun == 2)
+    assert rate_cards.card_at(await database_now()).version == 1
+    await _until(lambda: rate_cards._read_monotonic > begun_at)
+    loop.cancel()
+
+
+async def test_when_the_cards_are_too_old_and_no_read_answers_all_callers_learn_it_in_time(
+    rate_cards: RateCardCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads = HangingReads(monkeypatch)
+    reads.hanging = math.inf
+    rate_cards._read_monotonic -= LEASE.total_seconds()
+    async with asyncio.timeout(2):
+        found = await asyncio.gather(*(rate_cards.current_card() for _ in range(100)), return_exceptions=True)
+    assert {(type(one), str(one)) for one in found} == {
+        (failures.NoConnection, "the rate cards could not be read in 0.05 s")
+    }
+    assert reads.begun <= 2  # callers share a read
+    assert failures.answer_to(failures.NoConnection()) is failures.Answer.UNAVAILABLE
+    reads.hanging = 0
+    assert (await rate_cards.current_card()).version == 1
 
 
 async def _move_effect(version: int, *, to: datetime) -> None:

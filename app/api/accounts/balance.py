@@ -150,7 +150,10 @@ def account_node_id(owner_id: str) -> strawberry.ID:
 async def load_account_balance(owner_id: str, context: Context) -> AccountBalance:
     """Return the owner's current balance. If the account does not exist yet, all numbers are 0."""
     number = await owner_scope.find_account_id(owner_id, owner_ids=readable_owners(context.authenticated_caller))
-    found = await context.state.balance_reader.get(number) if number is not None else None
+    if number is None:
+        return await queries.empty_balance(owner_id)
+    # Due changes are written outside the shared read, so that an account that is locked delays only its own callers.
+    found = await context.state.balance_reader.get(number) or (await queries.get_balances([number])).get(number)
     return found or await queries.empty_balance(owner_id)
 
 
