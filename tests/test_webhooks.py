@@ -15,6 +15,7 @@ from app.db import pools
 from app.topups.rules import PaymentStatus, TopUpRow, TopUpStatus
 from app.topups.sandbox.events import SIGNATURE_HEADER, sign
 from app.webhooks import EVENT_LIMIT_BYTES, payment_routes
+from tests.graphql_client import form_token
 from tests.topups.top_up_fixtures import (
     ADDRESS,
     SANDBOX,
@@ -47,9 +48,7 @@ def path_of(top_up: TopUpRow) -> str:
 
 
 async def read_form_token(client: httpx.AsyncClient, top_up: TopUpRow) -> str:
-    found = re.search(r'name="token" value="([0-9a-f]{64})"', (await client.get(path_of(top_up))).text)
-    assert found is not None
-    return found[1]
+    return form_token((await client.get(path_of(top_up))).text)
 
 
 async def press(client: httpx.AsyncClient, top_up: TopUpRow, decision: str) -> httpx.Response:

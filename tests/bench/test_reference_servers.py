@@ -10,12 +10,12 @@ from app.settings import get_settings
 from bench import databases, environment, workload
 from bench.environment import Server
 from tests.databases import temporary_database
+from tests.graphql_client import request_of
 
 
 def query(server: Server, key: str | None) -> Any:
-    body = {"query": workload.LIBRARY, "variables": workload.LIBRARY_VARIABLES}
-    headers = {"authorization": f"Bearer {key}"} if key else {}
-    return httpx.post(f"{server.url}/graphql", json=body, headers=headers, timeout=30).json()
+    request = request_of(key, workload.LIBRARY, **workload.LIBRARY_VARIABLES)
+    return httpx.post(f"{server.url}/graphql", timeout=30, **request).json()
 
 
 def pages(directory: Path, key: str, settings: dict[str, str]) -> list[Any]:

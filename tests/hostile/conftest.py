@@ -4,9 +4,7 @@ import asyncio
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
-import httpx
 import psutil
 import pytest
 from websockets.exceptions import ConnectionClosed
@@ -15,6 +13,7 @@ from websockets.sync.client import connect as websocket
 from tests import databases
 from tests.command_line import started_server, temporary_directory
 from tests.conftest import LEDGER_KEY
+from tests.graphql_client import PROTOCOLS, execute, websocket_url
 from tests.hostile.boundary_values import CARD
 from tests.hostile.server_under_test import RATE_PER_USER, REQUEST_SECONDS, Target
 
@@ -44,13 +43,8 @@ def server(database_url: str, application_url: str) -> Iterator[Target]:
         started_server(place / "log", DATA_DIR=str(place), **chosen) as (pid, url, tokens),
     ):
         for kind, mutation in PREPARATION:
-            answer = httpx.post(
-                f"{url}/graphql",
-                json={"query": f"mutation {{ {mutation} {{ __typename }} }}"},
-                headers={"authorization": f"Bearer {tokens[kind]}"},
-                timeout=30,
-            ).json()
-            assert answer["data"][mutation.partition("(")[0]]["__typename"].endswith("Success"), answer
+            [answer] = execute(url, tokens[kind], f"mutation {{ {mutation} {{ __typename }} }}").values()
+            assert answer["__typename"].endswith("Success"), answer
         with ThreadPoolExecutor(1) as pool:
             silent_connection = pool.submit(open_silent_connection, url)
             yield Target(
@@ -66,8 +60,7 @@ def server(database_url: str, application_url: str) -> Iterator[Target]:
 def open_silent_connection(url: str) -> tuple[int, float]:
     """Open a WebSocket and send nothing. Returns: the close code, and the seconds until it came."""
     started = time.monotonic()
-    protocols: Any = ["graphql-transport-ws"]
-    with websocket(url.replace("http", "ws", 1) + "/graphql", subprotocols=protocols) as socket:
+    with websocket(websocket_url(url), subprotocols=PROTOCOLS) as socket:
         try:
             socket.recv(timeout=30)
         except ConnectionClosed as closed:

@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 
+from tests.graphql_client import data_of, form_token, request_of
 from tests.hostile.boundary_values import LISTS, NODES
 from tests.hostile.server_under_test import Target
 
@@ -43,11 +44,7 @@ class PopulatedAccount:
     def send(self, caller: str, document: str) -> Any:
         """The data of an operation without errors. `@name` stands for the value of that name."""
         query = re.sub(r"@([\w-]+)", lambda found: f'"{self.find(found[1])}"', document)
-        token = self.token(caller)
-        reply = self.client.post("/graphql", json={"query": query}, headers={"authorization": f"Bearer {token}"})
-        answer = reply.json()
-        assert "errors" not in answer, (query, answer)
-        return answer["data"]
+        return data_of(self.client.post("/graphql", **request_of(self.token(caller), query)))
 
     def mutate(self, caller: str, **mutations: str) -> Any:
         """Carry out mutations with these inputs in order. A name may have a number at its end."""
@@ -119,9 +116,8 @@ def populate(target: Target, client: httpx.Client, owner: str, other_owner: str)
 
 
 def _decide(client: httpx.Client, page: str, decision: str) -> None:
-    found = re.search(r'name="token" value="(\w+)"', client.get(page).text)
-    assert found is not None, page
-    assert client.post(page, data={"token": found[1], "decision": decision}).status_code == 303
+    form = {"token": form_token(client.get(page).text), "decision": decision}
+    assert client.post(page, data=form).status_code == 303
 
 
 def _read_ids_and_cursors(account: PopulatedAccount) -> None:

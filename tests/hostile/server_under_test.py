@@ -13,6 +13,7 @@ import psutil
 
 from app.auth.development_keys import user_token
 from app.settings import Settings
+from tests.graphql_client import authorization, execute, websocket_url
 
 DOCUMENTS: Final = int(os.environ.get("HOSTILE_DOCUMENTS", "120"))
 MESSAGES: Final = int(os.environ.get("HOSTILE_MESSAGES", "120"))
@@ -48,7 +49,7 @@ class Target:
 
     @property
     def socket_url(self) -> str:
-        return self.url.replace("http", "ws", 1) + "/graphql"
+        return websocket_url(self.url)
 
     def user(self, name: str) -> str:
         """A token of a user who has sent nothing yet."""
@@ -66,13 +67,8 @@ class Target:
 
     def is_alive(self) -> bool:
         """Whether it answers a simple query."""
-        answer = httpx.post(
-            f"{self.url}/graphql",
-            json={"query": "{ account { ownerId balance { available } } }"},
-            headers={"authorization": f"Bearer {self.tokens['user']}"},
-            timeout=ANSWERED_SECONDS,
-        )
-        return answer.status_code == 200 and answer.json()["data"]["account"]["ownerId"] == "alice"
+        data = execute(self.url, self.tokens["user"], "{ account { ownerId balance { available } } }")
+        return bool(data["account"]["ownerId"] == "alice")
 
     def logged_errors(self) -> list[str]:
         return re.findall(r".* (?:ERROR|CRITICAL) .*", self.log.read_text(errors="replace"))
@@ -84,4 +80,4 @@ def codes(answer: Any) -> set[str]:
 
 
 def authorized(token: str | None) -> dict[str, str]:
-    return {"accept": GRAPHQL_JSON} | ({"authorization": f"Bearer {token}"} if token is not None else {})
+    return {"accept": GRAPHQL_JSON} | authorization(token)

@@ -13,7 +13,8 @@ from typing import Final
 import httpx
 import pytest
 
-from tests.hostile.server_under_test import ANSWERED_SECONDS, REQUEST_SECONDS, Target, authorized
+from tests.graphql_client import data_of, request_of
+from tests.hostile.server_under_test import ANSWERED_SECONDS, REQUEST_SECONDS, Target
 
 pytestmark = pytest.mark.anyio
 
@@ -161,12 +162,9 @@ async def subscribed_connection(
 
 async def grant_credit(client: httpx.AsyncClient, target: Target, user: str, number: int) -> None:
     grant = f'{{ownerId: "{user}", credits: 1, reason: "r", idempotencyKey: "k-{number}"}}'
-    reply = await client.post(
-        "/graphql",
-        json={"query": f"mutation {{ grantCredits(input: {grant}) {{ __typename }} }}"},
-        headers=authorized(target.tokens["operator"]),
-    )
-    assert reply.json() == {"data": {"grantCredits": {"__typename": "GrantCreditsSuccess"}}}
+    query = f"mutation {{ grantCredits(input: {grant}) {{ __typename }} }}"
+    reply = await client.post("/graphql", **request_of(target.tokens["operator"], query))
+    assert data_of(reply) == {"grantCredits": {"__typename": "GrantCreditsSuccess"}}
 
 
 async def message(reader: asyncio.StreamReader) -> bytes:

@@ -6,7 +6,8 @@ from typing import Any, Final
 import pytest
 
 from app.api.schema import build_schema
-from tests.hostile.server_under_test import Target, authorized, codes
+from tests.graphql_client import request_of
+from tests.hostile.server_under_test import Target, codes
 
 pytestmark = pytest.mark.anyio
 
@@ -76,8 +77,7 @@ async def test_a_null_byte_in_any_text_is_refused_or_finds_nothing(target: Targe
     async with target.client() as client:
         for where, document, variables in operations_with_null_bytes():
             for kind in ("operator", "service", "user"):
-                content = {"query": document, "variables": variables}
-                reply = await client.post("/graphql", json=content, headers=authorized(target.tokens[kind]))
+                reply = await client.post("/graphql", **request_of(target.tokens[kind], document, **variables))
                 assert reply.status_code in {200, 400}, (where, reply.text)
                 responses[where] = reply.json()
                 if codes(responses[where]) != {"FORBIDDEN"}:
@@ -117,8 +117,7 @@ async def test_a_malformed_cursor_is_refused(target: Target, field: str) -> None
     query = f'query($a: String) {{ account(ownerId: "alice") {{ {field}(after: $a) {{ __typename }} }} }}'
     async with target.client() as client:
         for after in CURSORS:
-            content = {"query": query, "variables": {"a": after}}
-            reply = await client.post("/graphql", json=content, headers=authorized(target.tokens["operator"]))
+            reply = await client.post("/graphql", **request_of(target.tokens["operator"], query, a=after))
             assert codes(reply.json()) == {"BAD_USER_INPUT"}, after
 
 
@@ -127,6 +126,5 @@ async def test_an_unknown_time_zone_is_refused(target: Target) -> None:
         cost { byDay(timeZone: $zone) { day } } } }"""
     async with target.client() as client:
         for zone in INVALID_TEXTS:
-            content = {"query": query, "variables": {"zone": zone}}
-            reply = await client.post("/graphql", json=content, headers=authorized(target.tokens["operator"]))
+            reply = await client.post("/graphql", **request_of(target.tokens["operator"], query, zone=zone))
             assert codes(reply.json()) == {"BAD_USER_INPUT"}, zone

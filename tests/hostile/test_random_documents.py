@@ -11,11 +11,12 @@ from typing import Any
 
 import httpx
 import pytest
-from websockets.asyncio.client import ClientConnection, connect
+from websockets.asyncio.client import ClientConnection
 
 from app.api.schema import build_schema
 from app.engine.execution import GraphQLRequest
 from tests.engine.document_generator import DocumentGenerator
+from tests.graphql_client import connected
 from tests.hostile.server_under_test import ANSWERED_SECONDS, DOCUMENTS, Target, authorized, codes
 from tests.worker_processes import Report
 
@@ -141,11 +142,7 @@ class Subscriptions:
 @asynccontextmanager
 async def subscriptions(target: Target) -> AsyncIterator[Subscriptions]:
     """Subscriptions of an operator. They are answered before the block ends."""
-    protocols: Any = ["graphql-transport-ws"]
-    async with connect(target.socket_url, subprotocols=protocols) as socket:
-        payload = {"authorization": f"Bearer {target.tokens['operator']}"}
-        await socket.send(json.dumps({"type": "connection_init", "payload": payload}))
-        assert json.loads(await socket.recv()) == {"type": "connection_ack"}
+    async with connected(target.url, target.tokens["operator"]) as socket:
         streams = Subscriptions(socket)
         async with asyncio.TaskGroup() as group:
             receiving = group.create_task(streams.receive())

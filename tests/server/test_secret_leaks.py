@@ -30,6 +30,7 @@ from app.settings import Settings
 from app.topups.sandbox.events import SIGNATURE_HEADER, sign
 from tests import databases
 from tests.command_line import COMMAND, REPOSITORY, environment, temporary_directory
+from tests.graphql_client import PROTOCOLS, authorization, request_of, websocket_url
 from tests.secret_leaks import SECRET, SecretDetector
 
 pytestmark = pytest.mark.anyio
@@ -63,9 +64,7 @@ class ServerUnderTest:
         return [*whole, self.user.rpartition(".")[2], self.service.rpartition("_")[2]]
 
     async def ask(self, client: httpx.AsyncClient, token: str | None, query: str, **variables: Any) -> None:
-        headers = {"authorization": f"Bearer {token}"} if token is not None else {}
-        content = {"query": query, "variables": variables}
-        self.responses.append((await client.post("/graphql", json=content, headers=headers)).text)
+        self.responses.append((await client.post("/graphql", **request_of(token, query, **variables))).text)
 
 
 @asynccontextmanager
@@ -175,9 +174,8 @@ async def open_event_streams(server: ServerUnderTest, client: httpx.AsyncClient)
 
 
 async def over_websocket(server: ServerUnderTest, token: str, query: str) -> None:
-    protocols: Any = ["graphql-transport-ws"]
-    async with connect(server.url.replace("http", "ws", 1) + "/graphql", subprotocols=protocols) as socket:
-        init = {"type": "connection_init", "payload": {"authorization": f"Bearer {token}"}}
+    async with connect(websocket_url(server.url), subprotocols=PROTOCOLS) as socket:
+        init = {"type": "connection_init", "payload": authorization(token)}
         subscribe = {"id": WORD, "type": "subscribe", "payload": {"query": query}}
         with suppress(ConnectionClosed):
             for text in (json.dumps(init), json.dumps(subscribe), f"{{{WORD}"):

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import httpx
 import pytest
 
 from app.auth import development_keys
@@ -17,6 +16,7 @@ from app.settings import Settings
 from examples.simulation.client import Tokens
 from examples.simulation.runner import run_simulation
 from tests.command_line import REPOSITORY, environment, running_server, temporary_directory
+from tests.graphql_client import execute
 
 GRANT = """mutation($owner: ID!) { grantCredits(input: {
     ownerId: $owner, credits: 1, reason: "unknown", idempotencyKey: "unknown"}) { __typename } }"""
@@ -76,13 +76,8 @@ class Intruder:
     def task_done(self) -> None:
         self.remaining -= 1
         if self.remaining == 0:
-            response = httpx.post(
-                f"{self.server.url}/graphql",
-                json={"query": GRANT, "variables": {"owner": self.owner_ids[-2]}},
-                headers={"Authorization": f"Bearer {self.server.tokens['operator']}"},
-                timeout=20,
-            )
-            assert response.json()["data"]["grantCredits"]["__typename"] == "GrantCreditsSuccess"
+            data = execute(self.server.url, self.server.tokens["operator"], GRANT, owner=self.owner_ids[-2])
+            assert data == {"grantCredits": {"__typename": "GrantCreditsSuccess"}}
 
 
 def test_a_correct_server_agrees_in_every_case(server: Server) -> None:

@@ -2,11 +2,10 @@
 
 import asyncio
 import json
-import re
 import ssl
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ import asyncpg
 import httpx
 import psutil
 import pytest
-from websockets.asyncio.client import ClientConnection, connect
+from websockets.asyncio.client import ClientConnection
 
 from app.auth.development_keys import user_token
 from app.db import pools
@@ -28,6 +27,7 @@ from tests import databases
 from tests.command_line import running_server
 from tests.conftest import LEDGER_KEY
 from tests.factories import publish_rate_cards, unique_id
+from tests.graphql_client import connected, data_of, form_token, request_of, subscribe
 from tests.stories import operations
 
 ITEMS = {"block": "ItemBlock", "credits": 1, "unit": "item"}
@@ -48,20 +48,14 @@ class Platform:
 
     async def ask(self, kind: str, query: str, **variables: Any) -> Any:
         """The data of a response without errors."""
-        body = (await self.post(kind, query, **variables)).json()
-        assert "errors" not in body, body
-        return body["data"]
+        return data_of(await self.post(kind, query, **variables))
 
     async def post(self, kind: str, query: str, **variables: Any) -> httpx.Response:
-        return await self.client.post(
-            "/graphql",
-            json={"query": query, "variables": variables},
-            headers={"authorization": f"Bearer {self.tokens.get(kind, kind)}"},
-        )
+        return await self.client.post("/graphql", **request_of(self.tokens.get(kind, kind), query, **variables))
 
     async def do(self, name: str, kind: str | None = None, **input: Any) -> Any:
         """The result of an operation; `kind`: the caller, by default one that has the permission."""
-        caller = kind or ("operator" if name in operations.OPERATORS else "service")
+        caller = kind or operations.CALLERS.get(name, "service")
         return (await self.ask(caller, operations.document(name), input=input))[name]
 
     async def done(self, name: str, kind: str | None = None, **input: Any) -> Any:
@@ -117,14 +111,21 @@ class Platform:
 
     async def top_up(self, credits: int) -> None:
         """Begin a top-up as the user, and pay it on the provider's page."""
-        begin = """mutation($credits: Credits!, $key: String!) {
-            beginTopUp(input: {credits: $credits, idempotencyKey: $key}) {
-            ... on BeginTopUpSuccess { topUp { paymentUrl } } } }"""
-        begun = await self.ask("user", begin, credits=credits, key=unique_id("key"))
-        page = begun["beginTopUp"]["topUp"]["paymentUrl"]
-        found = re.search(r'name="token" value="(\w+)"', (await self.client.get(page)).text)
-        assert found is not None
-        assert (await self.client.post(page, data={"token": found[1], "decision": "pay"})).status_code == 303
+        await self.pay((await self.begin_top_up(credits))["paymentUrl"])
+
+    async def begin_top_up(self, credits: int, kind: str = "user", **more: Any) -> Any:
+        top_up = (await self.done("beginTopUp", kind, credits=credits, idempotencyKey=unique_id("key"), **more))[
+            "topUp"
+        ]
+        assert top_up["status"] == "PENDING"
+        return top_up
+
+    async def pay(self, payment_url: str, **choice: str) -> str:
+        """Pay on the provider's page. Returns: the page."""
+        page = (await self.client.get(payment_url)).text
+        form = {"token": form_token(page), "decision": "pay"} | choice
+        assert (await self.client.post(payment_url, data=form)).status_code == 303
+        return page
 
     async def task(self, task_id: str) -> Any:
         query = f"query($task: ID!) {{ task(taskId: $task) {operations.TASK} }}"
@@ -151,29 +152,19 @@ class Platform:
             await subscribe(socket, query, **variables)
             yield socket
 
-    @asynccontextmanager
-    async def connected(self, kind: str) -> AsyncIterator[ClientConnection]:
+    def connected(self, kind: str) -> AbstractAsyncContextManager[ClientConnection]:
         """An authenticated graphql-transport-ws connection."""
-        url = self.url.replace("http", "ws", 1) + "/graphql"
-        async with connect(url, subprotocols=["graphql-transport-ws"]) as socket:  # type: ignore[list-item]  # a NewType
-            hello = {"authorization": f"Bearer {self.tokens.get(kind, kind)}"}
-            await socket.send(json.dumps({"type": "connection_init", "payload": hello}))
-            assert json.loads(await socket.recv()) == {"type": "connection_ack"}
-            yield socket
+        return connected(self.url, self.tokens.get(kind, kind))
 
-    async def audited(self, owner_id: str) -> None:
-        """Verify the ledger of the owner."""
+    async def audited(self, owner_id: str | None = None) -> None:
+        """Verify the ledger of the owner, or the whole ledger."""
         stop_and_resume.configure_ledger(LEDGER_KEY)
         await pools.connect(self.database_url)
         try:
-            assert (await verify_ledger(owner_id)).violations == []
+            report = await verify_ledger(owner_id)
+            assert (report.violations, report.accounts > 0) == ([], True)
         finally:
             await pools.disconnect()
-
-
-async def subscribe(socket: ClientConnection, query: str, **variables: Any) -> None:
-    request = {"query": query, "variables": variables}
-    await socket.send(json.dumps({"id": "1", "type": "subscribe", "payload": request}))
 
 
 async def pushed(socket: ClientConnection, field: str) -> Any:
@@ -184,9 +175,9 @@ async def pushed(socket: ClientConnection, field: str) -> Any:
     return message["payload"]["data"][field]
 
 
-async def until(look: Callable[[], Awaitable[bool]]) -> None:
-    """Wait up to 5 s until a condition is true that another process, or time, brings about."""
-    async with asyncio.timeout(5):
+async def until(look: Callable[[], Awaitable[bool]], *, seconds: float = 5) -> None:
+    """Wait until a condition is true that another process, or time, brings about."""
+    async with asyncio.timeout(seconds):
         while not await look():  # noqa: ASYNC110  it happens in another process
             await asyncio.sleep(0.02)
 

@@ -5,6 +5,7 @@ from typing import Final
 TASK: Final = """{ taskId status stopReason blockRunCount cost { total charged reversed held version }
     budget { taskId credits spent remaining closingReserve } }"""
 BALANCE: Final = "{ available posted held version }"
+AUTO_TOP_UP: Final = "{ enabled state blockedReason nextEligibleAt consentVersion }"
 HOLD: Final = "{ blockRunId credits captured remaining priced status }"
 
 INSUFFICIENT: Final = "... on InsufficientCreditsError { required available shortfall }"
@@ -29,11 +30,18 @@ ANSWERS: Final = {
     "reverseCharge": f"""... on ReverseChargeSuccess {{ reversed replayed entry {{ seq mac }} balance {BALANCE} }}
         ... on ReversalExceedsChargeError {{ requested reversible }}""",
     "reverseTask": f"... on ReverseTaskSuccess {{ reversed entryCount replayed task {TASK} balance {BALANCE} }}",
+    "setAutoTopUp": f"... on SetAutoTopUpSuccess {{ autoTopUp {AUTO_TOP_UP} }}",
+    "beginTopUp": "... on BeginTopUpSuccess { topUp { id status paymentUrl } }",
+    "confirmTopUp": "... on ConfirmTopUpSuccess { topUp { status credits } balance { available } }",
+    "refundTopUp": """... on RefundTopUpSuccess { refund { credits amountMinor status } balance { available } }""",
 }
 """The selection on the result of each operation."""
 
-OPERATORS: Final = {"grantCredits", "reverseCharge", "reverseTask"}
-"""Operations called by an operator; the platform's backend calls the others."""
+CALLERS: Final = {
+    **dict.fromkeys(("grantCredits", "reverseCharge", "reverseTask", "refundTopUp"), "operator"),
+    **dict.fromkeys(("setAutoTopUp", "beginTopUp", "confirmTopUp"), "user"),
+}
+"""Who calls an operation; the platform's backend calls the others."""
 
 SIGNALS: Final = (
     "subscription($owners: [ID!]) { taskSignals(ownerIds: $owners) { kind ownerId taskIds reason version } }"

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -12,16 +11,12 @@ from websockets.asyncio.client import ClientConnection
 
 from tests.factories import unique_id
 from tests.stories.conftest import Platform, pushed
+from tests.stories.operations import AUTO_TOP_UP
 
 pytestmark = pytest.mark.anyio
 
 HEADER = "subscription { balance { available version autoTopUp } }"
-BEGIN = """mutation($input: BeginTopUpInput!) { beginTopUp(input: $input) {
-    ... on BeginTopUpSuccess { topUp { id paymentUrl } } } }"""
-STANDING = "enabled state blockedReason nextEligibleAt consentVersion"
-SET = f"""mutation($input: SetAutoTopUpInput!) {{ setAutoTopUp(input: $input) {{ __typename
-    ... on SetAutoTopUpSuccess {{ autoTopUp {{ {STANDING} }} }} }} }}"""
-SEEN = f"""{{ account {{ balance {{ available }} autoTopUp {{ {STANDING} }}
+SEEN = f"""{{ account {{ balance {{ available }} autoTopUp {AUTO_TOP_UP}
     topUps(first: 100) {{ edges {{ node {{ id automatic status credits }} }} }}
     notifications(first: 100, unreadOnly: true) {{ edges {{ node {{ id kind }} }} }} }} }}"""
 
@@ -31,7 +26,7 @@ async def seen(platform: Platform, user: str) -> Any:
 
 
 async def put(platform: Platform, user: str, **input: Any) -> Any:
-    return (await platform.ask(user, SET, input=input))["setAutoTopUp"]["autoTopUp"]
+    return (await platform.done("setAutoTopUp", user, **input))["autoTopUp"]
 
 
 def bought(account: Any) -> list[Any]:
@@ -45,14 +40,8 @@ def notifications(account: Any) -> set[tuple[str, str]]:
 
 async def pay_and_save(platform: Platform, user: str, card: str) -> None:
     """Begin a top-up as the user that saves the card, and pay it on the provider's page with this test card."""
-    wish = {"credits": 500, "saveCard": True, "idempotencyKey": unique_id("key")}
-    page = (await platform.ask(user, BEGIN, input=wish))["beginTopUp"]["topUp"]["paymentUrl"]
-    text = (await platform.client.get(page)).text
-    found = re.search(r'name="token" value="(\w+)"', text)
-    assert found is not None
-    assert f'<option value="{card}">' in text
-    paid = await platform.client.post(page, data={"token": found[1], "decision": "pay", "card": card})
-    assert paid.status_code == 303
+    top_up = await platform.begin_top_up(500, user, saveCard=True)
+    assert f'<option value="{card}">' in await platform.pay(top_up["paymentUrl"], card=card)
 
 
 async def shown(header: ClientConnection, wanted: Callable[[Any], bool]) -> Any:

@@ -2,17 +2,14 @@
 
 import asyncio
 
-import asyncpg
 import pytest
 
-from app.db.database_url import connection_arguments
+from tests.databases import execute
 from tests.factories import unique_id
-from tests.stories.conftest import Platform
+from tests.stories.conftest import Platform, until
 
 pytestmark = pytest.mark.anyio
 
-SET = """mutation($input: SetAutoTopUpInput!) { setAutoTopUp(input: $input) { __typename
-    ... on SetAutoTopUpSuccess { autoTopUp { state blockedReason } } } }"""
 BOUGHT = "topUps(first: 100) { edges { node { id automatic status credits receipt { url } } } }"
 
 # A saved card of the sandbox, as after a payment that saves it.
@@ -24,21 +21,16 @@ SAVED = """
 """
 
 
-async def save_card(platform: Platform) -> None:
-    connection = await asyncpg.connect(**connection_arguments(platform.database_url))
-    try:
-        await connection.execute("DELETE FROM sandbox_card WHERE card_ref = 'card_story'")
-        await connection.execute("DELETE FROM payment_customer WHERE customer_ref = 'cus_story'")
-        await connection.execute(SAVED)
-    finally:
-        await connection.close()
-
-
 async def test_a_hundred_charges_on_both_workers_are_followed_by_one_purchase(
     platform: Platform, workers: tuple[Platform, Platform]
 ) -> None:
     await platform.grant("alice", 1_000)
-    await save_card(platform)
+    await execute(
+        platform.database_url,
+        "DELETE FROM sandbox_card WHERE card_ref = 'card_story'",
+        "DELETE FROM payment_customer WHERE customer_ref = 'cus_story'",
+        SAVED,
+    )
     available = (await platform.balance("alice"))["available"]
 
     async def bought() -> list[dict[str, object]]:
@@ -48,8 +40,8 @@ async def test_a_hundred_charges_on_both_workers_are_followed_by_one_purchase(
     before = len(await bought())
     wishes = {"enabled": True, "threshold": available - 500, "amount": 2_000, "consentVersion": "story"}
     try:
-        answer = (await platform.ask("user", SET, input=wishes))["setAutoTopUp"]
-        assert answer["autoTopUp"] == {"state": "READY", "blockedReason": None}
+        on = (await platform.done("setAutoTopUp", **wishes))["autoTopUp"]
+        assert (on["state"], on["blockedReason"]) == ("READY", None)
         task = await platform.start("alice")
         charges = [workers[n % 2].charge(task, unique_id("story-run")) for n in range(100)]
         await asyncio.gather(*charges)
@@ -57,9 +49,7 @@ async def test_a_hundred_charges_on_both_workers_are_followed_by_one_purchase(
         async def arrived() -> bool:
             return len(await bought()) > before and (await platform.balance("alice"))["available"] == available + 1_000
 
-        async with asyncio.timeout(15):
-            while not await arrived():  # noqa: ASYNC110  it happens in another process
-                await asyncio.sleep(0.1)
+        await until(arrived, seconds=15)
         one = (await bought())[0]
         assert (one["status"], one["credits"]) == ("PAID", 2_000)
         receipt = one["receipt"]
@@ -68,6 +58,6 @@ async def test_a_hundred_charges_on_both_workers_are_followed_by_one_purchase(
         await asyncio.sleep(0.2)  # further purchases would have arrived by now
         assert len(await bought()) == before + 1
     finally:
-        off = (await platform.ask("user", SET, input={"enabled": False}))["setAutoTopUp"]
-    assert off["autoTopUp"] == {"state": "OFF", "blockedReason": "DISABLED"}
+        off = (await platform.done("setAutoTopUp", enabled=False))["autoTopUp"]
+    assert (off["state"], off["blockedReason"]) == ("OFF", "DISABLED")
     await platform.audited("alice")

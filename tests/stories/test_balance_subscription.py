@@ -2,10 +2,8 @@
 
 import asyncio
 import json
-import re
 
 import pytest
-from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
 from tests.factories import unique_id
@@ -32,35 +30,24 @@ async def test_the_subscription_ends_at_the_current_version_of_any_writer(platfo
 
 
 async def test_a_paid_top_up_is_pushed_once(platform: Platform) -> None:
-    begin = """mutation($key: String!) { beginTopUp(input: {credits: 500, idempotencyKey: $key}) {
-        ... on BeginTopUpSuccess { topUp { id status paymentUrl } } } }"""
-    confirm = """mutation($id: ID!) { confirmTopUp(input: {topUpId: $id}) {
-        ... on ConfirmTopUpSuccess { topUp { status credits } balance { available } } } }"""
     before = (await platform.balance("alice"))["available"]
     async with platform.subscribed("user", BALANCE) as header:
         assert (await pushed(header, "balance"))["available"] == before
-        top_up = (await platform.ask("user", begin, key=unique_id("story-key")))["beginTopUp"]["topUp"]
-        assert top_up["status"] == "PENDING"
-        page = (await platform.client.get(top_up["paymentUrl"])).text
-        found = re.search(r'name="token" value="(\w+)"', page)
-        assert found is not None
-        paid, *confirmed = await asyncio.gather(
-            platform.client.post(top_up["paymentUrl"], data={"token": found[1], "decision": "pay"}),
-            *(platform.ask("user", confirm, id=top_up["id"]) for _ in range(3)),
+        top_up = await platform.begin_top_up(500)
+        _, *confirmed = await asyncio.gather(
+            platform.pay(top_up["paymentUrl"]),
+            *(platform.done("confirmTopUp", topUpId=top_up["id"]) for _ in range(3)),
         )
-        assert paid.status_code == 303
-        assert all(one["confirmTopUp"]["topUp"]["status"] in {"PENDING", "PAID"} for one in confirmed)
+        assert all(one["topUp"]["status"] in {"PENDING", "PAID"} for one in confirmed)
         assert (await pushed(header, "balance"))["available"] == before + 500
-    last = (await platform.ask("user", confirm, id=top_up["id"]))["confirmTopUp"]
-    assert last == {"topUp": {"status": "PAID", "credits": 500}, "balance": {"available": before + 500}}
+    last = await platform.done("confirmTopUp", topUpId=top_up["id"])
+    assert (last["topUp"], last["balance"]["available"]) == ({"status": "PAID", "credits": 500}, before + 500)
 
 
 async def test_an_invalid_token_closes_the_socket_with_a_code_that_clients_retry(platform: Platform) -> None:
-    url = platform.url.replace("http", "ws", 1) + "/graphql"
-    async with connect(url, subprotocols=["graphql-transport-ws"]) as socket:  # type: ignore[list-item]  # a NewType
-        await socket.send(json.dumps({"type": "connection_init", "payload": {"authorization": "Bearer nonsense"}}))
-        with pytest.raises(ConnectionClosed) as closed:
-            await socket.recv()
+    with pytest.raises(ConnectionClosed) as closed:
+        async with platform.connected("nonsense"):
+            pass
     assert closed.value.rcvd is not None
     assert closed.value.rcvd.code == 4403
 

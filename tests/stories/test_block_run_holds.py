@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from tests.factories import unique_id
-from tests.stories.conftest import Platform, a_charge, pushed, subscribe, until
+from tests.graphql_client import subscribe
+from tests.stories.conftest import Platform, a_charge, pushed, until
 from tests.stories.operations import SIGNALS
 
 pytestmark = pytest.mark.anyio

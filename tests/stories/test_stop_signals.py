@@ -12,7 +12,8 @@ import pytest
 from websockets.asyncio.client import ClientConnection
 
 from tests.factories import unique_id
-from tests.stories.conftest import Platform, a_charge, pushed, subscribe, successes
+from tests.graphql_client import subscribe
+from tests.stories.conftest import Platform, a_charge, pushed, successes
 from tests.stories.operations import SIGNALS
 
 pytestmark = pytest.mark.anyio

@@ -24,15 +24,7 @@ SAVER = "saver-at-stripe"
 """A user with auto top-up, so that its cooldown does not affect other stories."""
 
 HEADER = "subscription { balance { available version } }"
-BEGIN = """mutation($input: BeginTopUpInput!) { beginTopUp(input: $input) {
-    ... on BeginTopUpSuccess { topUp { id status paymentUrl } } } }"""
-CONFIRM = """mutation($id: ID!) { confirmTopUp(input: {topUpId: $id}) {
-    ... on ConfirmTopUpSuccess { topUp { status } balance { available } } } }"""
 TOP_UP = "query($id: ID!) { topUp(id: $id) { status refunded receipt { number totalMinor url } refunds { status } } }"
-REFUND = """mutation($input: RefundTopUpInput!) { refundTopUp(input: $input) { __typename
-    ... on RefundTopUpSuccess { refund { credits amountMinor status } balance { available } } } }"""
-SET = """mutation($input: SetAutoTopUpInput!) { setAutoTopUp(input: $input) {
-    ... on SetAutoTopUpSuccess { autoTopUp { state } } } }"""
 
 
 @pytest.fixture(scope="module")
@@ -63,9 +55,7 @@ async def shop(selling: tuple[str, Mapping[str, str]], database_url: str) -> Asy
 
 async def begin(shop: Platform, credits: int, user: str = "user", **more: Any) -> tuple[str, str]:
     """Begin a top-up as a user. Returns its id and its Stripe checkout session."""
-    wish = {"credits": credits, "idempotencyKey": unique_id("key")} | more
-    top_up = (await shop.ask(user, BEGIN, input=wish))["beginTopUp"]["topUp"]
-    assert top_up["status"] == "PENDING"
+    top_up = await shop.begin_top_up(credits, user, **more)
     return top_up["id"], top_up["paymentUrl"].rsplit("/", 1)[1]
 
 
@@ -94,7 +84,7 @@ async def test_a_top_up_is_paid_pushed_receipted_and_refunded(shop: Platform, bo
         page = await shop.client.get(receipt["url"])
         assert (page.status_code, receipt["number"] in page.text) == (200, True)
         wish = {"topUpId": name, "reason": "asked for it", "idempotencyKey": unique_id("key")}
-        done = (await shop.ask("operator", REFUND, input=wish))["refundTopUp"]
+        done = await shop.done("refundTopUp", **wish)
         assert done["refund"] == {"credits": 1_200, "amountMinor": 1_200, "status": "DONE"}
         assert done["balance"] == {"available": before}
         assert (await pushed(header, "balance"))["available"] == before
@@ -110,11 +100,11 @@ async def test_the_return_page_before_the_webhook_credits_once(shop: Platform, b
     before = (await shop.balance("alice"))["available"]
     name, session = await begin(shop, 500)
     events = books.pay_checkout(session)
-    confirmed = (await shop.ask("user", CONFIRM, id=name))["confirmTopUp"]
-    assert confirmed == {"topUp": {"status": "PAID"}, "balance": {"available": before + 500}}
+    confirmed = await shop.done("confirmTopUp", topUpId=name)
+    assert confirmed["topUp"] == {"status": "PAID", "credits": 500}
+    assert confirmed["balance"] == {"available": before + 500}
     assert "CREDITED" not in await delivered(shop, events)
-    again = (await shop.ask("user", CONFIRM, id=name))["confirmTopUp"]
-    assert again == confirmed
+    assert await shop.done("confirmTopUp", topUpId=name) == confirmed
     await shop.audited("alice")
 
 
@@ -125,8 +115,7 @@ async def test_a_card_saved_at_checkout_pays_when_the_threshold_is_crossed(shop:
     made = len(books.list_objects("payment_intent"))
     wishes = {"enabled": True, "threshold": available, "amount": 1_000, "consentVersion": "story-1"}
     try:
-        on = (await shop.ask(SAVER, SET, input=wishes))["setAutoTopUp"]
-        assert on == {"autoTopUp": {"state": "READY"}}
+        assert (await shop.done("setAutoTopUp", SAVER, **wishes))["autoTopUp"]["state"] == "READY"
         task = await shop.start(SAVER)
         charged = 0
         async with asyncio.timeout(15):
@@ -137,8 +126,8 @@ async def test_a_card_saved_at_checkout_pays_when_the_threshold_is_crossed(shop:
                 await asyncio.sleep(0.5)
         assert now == available - charged + 1_000
     finally:
-        off = (await shop.ask(SAVER, SET, input={"enabled": False}))["setAutoTopUp"]
-    assert off == {"autoTopUp": {"state": "OFF"}}
+        off = await shop.done("setAutoTopUp", SAVER, enabled=False)
+    assert off["autoTopUp"]["state"] == "OFF"
     [intent] = books.list_objects("payment_intent")[: len(books.list_objects("payment_intent")) - made]
     assert (intent["status"], intent["amount"]) == ("succeeded", 1_000)
     # Stripe sends an event too, after the response to the call.

@@ -14,6 +14,7 @@ from app.topups.provider import CheckoutRequest, SavedCardCharge
 from app.topups.rules import PaymentStatus
 from app.topups.sandbox.store import CardBehaviour
 from app.webhooks import payment_routes
+from tests.graphql_client import form_token
 from tests.topups.top_up_fixtures import ADDRESS, SANDBOX
 
 pytestmark = pytest.mark.anyio
@@ -42,9 +43,8 @@ def build_charge(card_ref: str, number: int = 1, **more: str) -> SavedCardCharge
 async def pay_and_save_card(client: httpx.AsyncClient, chosen: str, checkout: CheckoutRequest = SAVING) -> str:
     """Pay on the page with a card of this behaviour. Returns: the payment's id."""
     page = await SANDBOX.open_checkout(checkout)
-    token = re.search(r'name="token" value="(\w+)"', (await client.get(page.payment_url)).text)
-    assert token is not None
-    await client.post(page.payment_url, data={"token": token[1], "decision": "pay", "card": chosen})
+    token = form_token((await client.get(page.payment_url)).text)
+    await client.post(page.payment_url, data={"token": token, "decision": "pay", "card": chosen})
     return page.provider_ref
 
 
