@@ -1,16 +1,24 @@
-"""Customers at the payment provider. An account gets one when it first saves a card; only its last card is kept."""
+"""Customers at the payment provider. An account gets one when it first saves a card; only its last card is kept.
+
+A customer or card that was deleted at the provider is replaced at the next use.
+"""
 
 import hashlib
-from typing import Final
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
 
 from app.audit_log.records import AuditContext
+from app.db import pools
 from app.db.set_writes import SetStatement
 from app.db.tables import RowSelect
+from app.errors import Unavailable
 from app.ledger.models import Account
 from app.ledger.posting import ExtraRead, Posting, post
 from app.topups.models import PaymentCustomer
-from app.topups.provider import PaymentProvider
+from app.topups.provider import REPLACED_MARK, CustomerMissing, PaymentProvider
 from app.topups.rules import Payment, TopUpRow
+
+T = TypeVar("T")
 
 _SELECT: Final = RowSelect(
     ["c.customer_ref"], "FROM payment_customer AS c WHERE c.account_id = $1::bigint AND c.provider = $2"
@@ -45,6 +53,18 @@ _SAVE_CARD: Final = SetStatement(
 )
 
 
+# The card belongs to the deleted customer. If two processes replace it, they create the same customer.
+_REPLACE: Final = """
+    UPDATE payment_customer SET customer_ref = $4, card_ref = NULL, card_label = NULL, card_saved_at = NULL
+    WHERE account_id = $1 AND provider = $2 AND customer_ref = $3
+"""
+
+_FORGET_CARD: Final = """
+    UPDATE payment_customer SET card_ref = NULL, card_label = NULL
+    WHERE account_id = $1 AND provider = $2 AND card_ref = $3
+"""
+
+
 async def find_customer(account_id: int, provider: str) -> str | None:
     """Return the provider's customer id for an account, or None."""
     customer = await PaymentCustomer.get_or_none(account_id=account_id, provider=provider)
@@ -75,6 +95,35 @@ async def ensure_customer(
     return await post([account_id], decide, reads=[ExtraRead(_SELECT, (account_id, provider.name))])
 
 
+async def call_with_customer(
+    account_id: int,
+    provider: PaymentProvider,
+    call: Callable[[str], Awaitable[T]],
+    audit: AuditContext | None = None,
+    *,
+    subject: str = "",
+) -> T:
+    """Call the provider with the account's customer. If it was deleted there, replace it and call again.
+
+    Raises: Unavailable, PaymentRefused.
+    """
+    customer_ref = await ensure_customer(account_id, provider, audit, subject=subject)
+    try:
+        return await call(customer_ref)
+    except CustomerMissing:
+        new_ref = await _create_customer(account_id, provider, replaces=customer_ref)
+    await pools.fetch(_REPLACE, account_id, provider.name, customer_ref, new_ref)
+    try:
+        return await call(new_ref)
+    except CustomerMissing as error:
+        raise Unavailable("The payment provider does not find the customer that it has just created.") from error
+
+
+async def forget_card(account_id: int, provider: str, card_ref: str) -> None:
+    """Remove a card that was deleted at the provider, unless another one was saved meanwhile."""
+    await pools.fetch(_FORGET_CARD, account_id, provider, card_ref)
+
+
 def save_card(posting: Posting, top_up: TopUpRow, payment: Payment) -> None:
     """Store the card of a payment if the buyer consented to that."""
     if payment.card is None or not top_up.saves_card:
@@ -89,11 +138,13 @@ def save_card(posting: Posting, top_up: TopUpRow, payment: Payment) -> None:
     )  # fmt: skip
 
 
-async def _create_customer(account_id: int, provider: PaymentProvider) -> str:
+async def _create_customer(account_id: int, provider: PaymentProvider, *, replaces: str | None = None) -> str:
     """Create a customer.
 
-    Its reference also differs from references of other installations that use the same provider.
+    Its reference also differs from references of other installations that use the same provider, and from that of the
+    customer that it replaces.
     """
     account = await Account.get(id=account_id)
     digest = hashlib.sha256(f"{account.owner_id} {account.created_at.isoformat()}".encode()).hexdigest()
-    return await provider.create_customer(f"{account_id}-{digest[:32]}")
+    mark = "" if replaces is None else f"{REPLACED_MARK}{replaces}"
+    return await provider.create_customer(f"{account_id}-{digest[:32]}{mark}")

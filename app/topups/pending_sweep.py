@@ -7,6 +7,7 @@ top-ups without a checkout are reconciled by reference (`auto_topup.purchasing`)
 
 import asyncio
 import logging
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from app.db import pools
@@ -20,6 +21,8 @@ from app.topups.settlement import settle
 BATCH_SIZE: Final = 100
 CONCURRENCY: Final = 8
 POLL_SECONDS: Final = 30.0
+GIVE_UP_AFTER: Final = timedelta(days=1)
+"""A top-up whose payment the provider does not know any more expires after this time."""
 QUERY_INTERVAL_SECONDS: Final = 270.0
 """Together with POLL_SECONDS, at most five minutes pass between two queries of a top-up."""
 
@@ -78,6 +81,9 @@ async def _query(provider: PaymentProvider, top_up: TopUpRow) -> None:
             payment: Payment | None = _expired_payment(top_up)
         else:
             payment = await provider.retrieve_payment(top_up.provider_ref)
+        if payment is None and datetime.now(UTC) - top_up.created_at > GIVE_UP_AFTER:
+            log.error("the provider has no payment %s of top-up %s: expired", top_up.provider_ref, top_up.reference)
+            payment = _expired_payment(top_up)
         if payment is None:
             log.error("the provider has no payment %s of top-up %s", top_up.provider_ref, top_up.reference)
         elif payment.status is not PaymentStatus.OPEN:

@@ -10,9 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from app.topups.rules import Payment
+
+REPLACED_MARK: Final = "-replaces-"
+"""In the reference of a customer that replaces a deleted one."""
 
 
 class RefundStatus(StrEnum):
@@ -21,6 +24,18 @@ class RefundStatus(StrEnum):
     PENDING = "PENDING"
     DONE = "DONE"
     FAILED = "FAILED"
+
+
+class RefusalReason(StrEnum):
+    """Why a provider refuses to begin a payment (`PaymentRefused.reason`). It is no decline of a card."""
+
+    AMOUNT_TOO_SMALL = "AMOUNT_TOO_SMALL"
+    AMOUNT_TOO_LARGE = "AMOUNT_TOO_LARGE"
+    CURRENCY_NOT_SUPPORTED = "CURRENCY_NOT_SUPPORTED"
+    ACCOUNT_RESTRICTED = "ACCOUNT_RESTRICTED"
+    RETURN_URL_REFUSED = "RETURN_URL_REFUSED"
+    LOCATION_UNKNOWN = "LOCATION_UNKNOWN"
+    OTHER = "OTHER"
 
 
 class DisputeStatus(StrEnum):
@@ -153,11 +168,21 @@ class InvalidProviderEvent(Exception):
         return self.reason
 
 
+class CustomerMissing(Exception):
+    """The customer of a call was deleted at the provider. Nothing was done."""
+
+
+class CardMissing(Exception):
+    """The card of a call was deleted at the provider. Nothing was done."""
+
+
 class PaymentProvider(Protocol):
     """A payment provider. Its methods are never called inside a transaction.
 
     All methods except `verify_event` and `parse_event` raise `Unavailable` if the provider does not answer, or if its
     answer does not say whether the call succeeded. The caller must then query the outcome by the reference.
+    `create_customer`, `open_checkout`, `charge_saved_card` and `create_portal_session` raise `PaymentRefused` if the
+    provider has refused the call and done nothing, and `CustomerMissing` if it has deleted the customer.
     """
 
     @property
@@ -187,7 +212,10 @@ class PaymentProvider(Protocol):
         """Return the current state of a checkout or payment, or None if the provider does not know this id."""
 
     async def charge_saved_card(self, charge: SavedCardCharge) -> Payment:
-        """Pay with a saved card. A decline is a result (DECLINED, ACTION_REQUIRED), not an exception."""
+        """Pay with a saved card. A decline is a result (DECLINED, ACTION_REQUIRED), not an exception.
+
+        Raises: CardMissing.
+        """
 
     async def find_payment(self, reference: str, *, since: datetime) -> Payment | None:
         """Find the payment of a call with an unknown outcome.

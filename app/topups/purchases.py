@@ -8,18 +8,19 @@ from uuid import uuid4
 
 from app.audit_log.records import AuditContext
 from app.credits import MAX_CREDITS, check_key
-from app.errors import BalanceLimitReached, InvalidInput, TopUpNotFound, Unavailable
+from app.errors import BalanceLimitReached, InvalidInput, PaymentRefused, TopUpNotFound, Unavailable
 from app.ledger import accounts, idempotency, posting
 from app.ledger import queries as ledger_queries
 from app.ledger.posting import Posting
 from app.ledger.rules.account_state import AccountBalance
 from app.plurals import counted
-from app.topups import customers, queries, rows
-from app.topups.provider import CheckoutRequest, PaymentProvider
+from app.topups import customers, queries, refusals, rows
+from app.topups.provider import CheckoutPage, CheckoutRequest, PaymentProvider
 from app.topups.provider_events import payment_query_event
 from app.topups.rules import (
     UNPAID_STATUSES,
     PaymentStatus,
+    Reference,
     TopUpRow,
     TopUpStatus,
     TopUpTerms,
@@ -73,7 +74,8 @@ async def begin_top_up(request: TopUpRequest, provider: PaymentProvider, terms: 
     called again with the same reference, which opens the same checkout.
 
     Raises: InvalidInput, IdempotencyConflict; BalanceLimitReached: the balance would be too high with the credits;
-    Unavailable: the provider does not answer, and the same request may be sent again.
+    PaymentRefused: the provider refuses the payment, and the top-up is FAILED; Unavailable: the provider does not
+    answer, and the same request may be sent again.
     """
     check_key(request.key, path="idempotencyKey")
     if problems := find_return_url_problems(request.return_url):
@@ -150,30 +152,49 @@ async def open_billing_portal(
 ) -> str:
     """Return the URL of a provider's page on which an owner manages cards and receipts. First writes an audit record.
 
-    Raises: InvalidInput: the return URL is invalid; Unavailable: the provider does not answer.
+    Raises: InvalidInput: the return URL is invalid; PaymentRefused; Unavailable: the provider does not answer.
     """
     if problems := find_return_url_problems(return_url):
         raise InvalidInput(problems=problems)
     account_id = await accounts.get_or_create_account(owner_id)
-    customer_ref = await customers.ensure_customer(account_id, provider, audit, subject="billing portal")
-    return await provider.create_portal_session(customer_ref, return_url)
+
+    async def open_portal(customer_ref: str) -> str:
+        return await provider.create_portal_session(customer_ref, return_url)
+
+    return await customers.call_with_customer(account_id, provider, open_portal, audit, subject="billing portal")
 
 
 async def _open_checkout(top_up: TopUpRow, provider: PaymentProvider) -> TopUpRow:
-    """Return the top-up with its checkout. If the checkout is not known yet, the provider opens it."""
+    """Return the top-up with its checkout. If the checkout is not known yet, the provider opens it.
+
+    Raises: PaymentRefused: the provider refuses it, now or when the top-up was begun; Unavailable.
+    """
+    if (refusal := refusals.find_refusal(top_up)) is not None:
+        raise refusal
     if top_up.payment_url is not None or top_up.status is not TopUpStatus.PENDING or top_up.provider != provider.name:
         return top_up
-    # A customer is needed only if the card is saved. The request must be the same whenever it is sent again.
-    customer_ref = await customers.ensure_customer(top_up.account_id, provider) if top_up.saves_card else None
-    checkout = await provider.open_checkout(
-        CheckoutRequest(
-            reference=top_up.reference,
-            description=counted(top_up.credits, "credit"),
-            amount_minor=top_up.amount_minor,
-            currency=top_up.currency,
-            return_url=top_up.return_url,
-            customer_ref=customer_ref,
-            saves_card=top_up.saves_card,
+
+    async def open_checkout(customer_ref: str | None) -> CheckoutPage:
+        return await provider.open_checkout(
+            CheckoutRequest(
+                reference=top_up.reference,
+                description=counted(top_up.credits, "credit"),
+                amount_minor=top_up.amount_minor,
+                currency=top_up.currency,
+                return_url=top_up.return_url,
+                customer_ref=customer_ref,
+                saves_card=top_up.saves_card,
+            )
         )
-    )
+
+    try:
+        # A customer is needed only if the card is saved. The request must be the same whenever it is sent again.
+        if top_up.saves_card:
+            checkout = await customers.call_with_customer(top_up.account_id, provider, open_checkout)
+        else:
+            checkout = await open_checkout(None)
+    except PaymentRefused as error:
+        reference = Reference(top_up.account_id, top_up.id)
+        await refusals.close_unpaid(reference, TopUpStatus.FAILED, refusals.refusal_text(error))
+        raise
     return await rows.record_checkout(top_up, provider_ref=checkout.provider_ref, payment_url=checkout.payment_url)

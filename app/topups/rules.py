@@ -37,6 +37,9 @@ class TopUpStatus(StrEnum):
 UNNAMED_TAX: Final = "Tax"
 """The label of a tax line if the provider reports only how much tax there is."""
 
+REFUSED_PREFIX: Final = "refused:"
+"""The beginning of the `decline_reason` of a top-up that the provider refused to begin."""
+
 UNPAID_STATUSES: Final = frozenset({TopUpStatus.PENDING, TopUpStatus.FAILED, TopUpStatus.EXPIRED})
 
 
@@ -314,6 +317,11 @@ def derive_status(status: TopUpStatus, payment_status: PaymentStatus) -> TopUpSt
             payment_status
         )
     return None
+
+
+def is_refusal(decline_reason: str | None) -> bool:
+    """Return whether a `decline_reason` says that the provider refused to begin the payment."""
+    return decline_reason is not None and decline_reason.startswith(REFUSED_PREFIX)
 
 
 def take_captured_share(top_up: TopUpRow, payment: Payment) -> TopUpRow:

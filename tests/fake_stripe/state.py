@@ -30,6 +30,8 @@ class FakeStripe:
     """How many of the next replies are lost after the call was executed."""
     failing_calls: int = 0
     """How many of the next calls are answered with 500 and not executed."""
+    refusal: tuple[int, Json] | None = None
+    """Status and error with which calls that begin something are refused."""
     objects: dict[str, Json] = field(default_factory=dict)
     events: list[Json] = field(default_factory=list)
     calls: list[tuple[str, str, Json]] = field(default_factory=list)
@@ -50,7 +52,7 @@ class FakeStripe:
                 status, reply = 200, do(form)
             except StripeError as error:
                 status, reply = error.status, error.body
-            if key is not None:
+            if key is not None and self.refusal is None:
                 self._answered[key] = (path, form, status, copy.deepcopy(reply))
             return status, copy.deepcopy(reply)
 
@@ -58,18 +60,33 @@ class FakeStripe:
         """All objects of a type, newest first."""
         return [item for item in reversed(self.objects.values()) if item["object"] == kind]
 
-    def get(self, id: str) -> Json:
-        """Raises: Declined."""
+    def get(self, id: str, *, param: str = "id") -> Json:
+        """Raises: StripeError."""
         if id not in self.objects:
+            message = f"No such object: {id}"
             raise StripeError(
-                404, objects.error_body("invalid_request_error", "resource_missing", f"No such object: {id}")
+                404, objects.error_body("invalid_request_error", "resource_missing", message, param=param)
             )
         return self.objects[id]
 
+    def delete(self, id: str) -> None:
+        """Delete a customer or a card on Stripe's dashboard."""
+        with self._lock:
+            del self.objects[id]
+
+    def _refuse(self) -> None:
+        if self.refusal is not None:
+            status, error = self.refusal
+            raise StripeError(status, {"error": {"type": "invalid_request_error", "message": "Refused."} | error})
+
     def create_customer(self, form: Json) -> Json:
+        self._refuse()
         return self._add("cus", {"object": "customer", "livemode": False, "metadata": form.get("metadata", {})})
 
     def create_session(self, form: Json) -> Json:
+        self._refuse()
+        if "customer" in form:
+            self.get(form["customer"], param="customer")
         [line] = form["line_items"]
         price = line["price_data"]
         amount = int(price["unit_amount"]) * int(line["quantity"])
@@ -97,7 +114,9 @@ class FakeStripe:
 
     def create_intent(self, form: Json) -> Json:
         """A payment with a saved card in its owner's absence."""
-        card = self.get(form["payment_method"])
+        self._refuse()
+        self.get(form["customer"], param="customer")
+        card = self.get(form["payment_method"], param="payment_method")
         if card["customer"] != form["customer"]:
             raise StripeError(
                 400, objects.error_body("invalid_request_error", "payment_method_unexpected_state", "Detached.")
@@ -151,7 +170,8 @@ class FakeStripe:
         return created
 
     def create_portal(self, form: Json) -> Json:
-        self.get(form["customer"])
+        self._refuse()
+        self.get(form["customer"], param="customer")
         created = self._add(
             "bps",
             {

@@ -27,6 +27,8 @@ describe_enum(
         SkipReason.BACKING_OFF: "The last payment was declined or not confirmed by the owner. The next payment is "
         "tried later.",
         SkipReason.PROVIDER_UNAVAILABLE: "The payment provider could not be reached. The next payment is tried later.",
+        SkipReason.REFUSED: "The payment provider refused to begin the last payment. No card was declined. The next "
+        "payment is tried later.",
         SkipReason.COOLDOWN: "The last purchase was begun less than a minute ago.",
         SkipReason.DAY_COUNT: "`maxCountPerDay` is reached.",
         SkipReason.MONTH_COUNT: "`maxCountPerMonth` is reached.",

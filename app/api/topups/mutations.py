@@ -20,6 +20,7 @@ from app.errors import (
     Forbidden,
     IdempotencyConflict,
     InvalidInput,
+    PaymentRefused,
     RefundExceedsTopUp,
     TopUpNotFound,
     TopUpNotPaid,
@@ -180,7 +181,7 @@ class TopUpMutations:
         needs=Permission.AUTHENTICATED,
         audit=AuditPolicy.SERVICES_AND_OPERATORS,
         description="Begin a purchase of credits for the caller's own account.",
-        errors=(InvalidInput, IdempotencyConflict, BalanceLimitReached),
+        errors=(InvalidInput, IdempotencyConflict, BalanceLimitReached, PaymentRefused),
     )
     async def begin_top_up(self, info: ResolverInfo, input: BeginTopUpInput) -> BeginTopUpSuccess:
         owner_id = _buyer(info.context)
@@ -217,7 +218,7 @@ class TopUpMutations:
         needs=Permission.AUTHENTICATED,
         audit=AuditPolicy.SERVICES_AND_OPERATORS,
         description="Open the provider's billing portal, where the caller manages its cards and receipts.",
-        errors=(InvalidInput,),
+        errors=(InvalidInput, PaymentRefused),
     )
     async def open_billing_portal(self, info: ResolverInfo, input: OpenBillingPortalInput) -> OpenBillingPortalSuccess:
         owner_id = _buyer(info.context)

@@ -13,19 +13,19 @@ from typing import Final
 from uuid import uuid4
 
 from app.db.isolated_sweeps import IsolatedSweep
-from app.errors import Unavailable
+from app.errors import PaymentRefused, Unavailable
 from app.ledger import notifications, posting
 from app.ledger.notifications import NotificationKind
 from app.ledger.posting import Posting
 from app.ledger.rules import entries
 from app.ledger.rules.account_state import AccountState
 from app.plurals import counted
-from app.topups import queries
+from app.topups import customers, queries, refusals
 from app.topups import rows as top_up_rows
 from app.topups.auto_topup import rows, rules
 from app.topups.auto_topup.rows import AutoTopUpRecord, SavedCardRefs
 from app.topups.auto_topup.rules import BalanceLevel, Buy, Skip, SkipReason
-from app.topups.provider import PaymentProvider, SavedCardCharge
+from app.topups.provider import CardMissing, CustomerMissing, PaymentProvider, SavedCardCharge
 from app.topups.provider_events import payment_query_event
 from app.topups.rules import Payment, PaymentStatus, Reference, TopUpRow, TopUpStatus, TopUpTerms
 from app.topups.settlement import settle
@@ -156,8 +156,13 @@ def _record_check(posting: Posting, account: AccountState, record: AutoTopUpReco
 
 
 async def _charge_card(claim: _Claim, provider: PaymentProvider) -> None:
-    """Call the provider outside any transaction, and settle its answer."""
+    """Call the provider outside any transaction, and settle its answer.
+
+    A purchase that the provider refuses to begin is FAILED, but no card was declined. A card that was deleted there is
+    removed, so that its owner is asked for another one.
+    """
     top_up = claim.top_up
+    reference = Reference(top_up.account_id, top_up.id)
     try:
         payment = await provider.charge_saved_card(
             SavedCardCharge(
@@ -171,6 +176,15 @@ async def _charge_card(claim: _Claim, provider: PaymentProvider) -> None:
         )
     except Unavailable as error:
         log.warning("the outcome of automatic top-up %s is unknown and will be queried: %s", top_up.reference, error)
+        return
+    except (CardMissing, CustomerMissing):
+        log.warning("automatic top-up %s: the provider has deleted the card or its customer", top_up.reference)
+        await customers.forget_card(top_up.account_id, provider.name, claim.card.card_ref)
+        await refusals.close_unpaid(reference, TopUpStatus.FAILED, rules.CARD_DELETED)
+        return
+    except PaymentRefused as refusal:
+        log.error("automatic top-up %s is refused: %s", top_up.reference, refusal)
+        await refusals.close_unpaid(reference, TopUpStatus.FAILED, refusals.refusal_text(refusal))
         return
     await _settle(top_up, payment)
 
@@ -197,17 +211,5 @@ async def _reconcile(reference: Reference, provider: PaymentProvider) -> None:
         await _settle(top_up, payment)
         if final_status is TopUpStatus.FAILED or payment.status is not PaymentStatus.ACTION_REQUIRED:
             return
-    await _give_up(reference, final_status)
-
-
-async def _give_up(reference: Reference, status: TopUpStatus) -> None:
-    """Set a purchase to FAILED (the provider never received the call) or EXPIRED. A later payment is still credited."""
-
-    async def decide(posting: Posting) -> None:
-        top_up = top_up_rows.TOP_UPS.read(posting.rows[0][0])
-        if top_up.status is TopUpStatus.PENDING:
-            reason = rules.NOT_CHARGED if status is TopUpStatus.FAILED else top_up.decline_reason
-            changed = top_up._replace(status=status, decline_reason=reason)
-            top_up_rows.update_top_up(posting.write, changed, status_before=top_up.status)
-
-    await posting.post([reference.account_id], decide, reads=[top_up_rows.select_top_up(*reference)])
+    reason = rules.NOT_CHARGED if final_status is TopUpStatus.FAILED else None
+    await refusals.close_unpaid(reference, final_status, reason)

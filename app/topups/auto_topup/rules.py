@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 from app.credits import MAX_CREDITS
 from app.errors import Problem
 from app.plurals import counted
-from app.topups.rules import TopUpStatus, TopUpTerms
+from app.topups.rules import TopUpStatus, TopUpTerms, is_refusal
 
 COOLDOWN: Final = timedelta(seconds=60)
 """The minimum time between two attempts."""
@@ -26,6 +26,8 @@ MAX_COUNT_PER_MONTH: Final = 100
 MAX_CONSENT_VERSION_LENGTH: Final = 64
 NOT_CHARGED: Final = "not_charged"
 """The decline reason of an attempt that did not reach the provider."""
+CARD_DELETED: Final = "card_deleted"
+"""The decline reason of an attempt whose card was deleted at the provider."""
 
 
 class SkipReason(StrEnum):
@@ -41,6 +43,7 @@ class SkipReason(StrEnum):
     DECLINED_TOO_OFTEN = "DECLINED_TOO_OFTEN"
     BACKING_OFF = "BACKING_OFF"
     PROVIDER_UNAVAILABLE = "PROVIDER_UNAVAILABLE"
+    REFUSED = "REFUSED"
     COOLDOWN = "COOLDOWN"
     DAY_COUNT = "DAY_COUNT"
     MONTH_COUNT = "MONTH_COUNT"
@@ -68,6 +71,7 @@ _STATES: Final = {
     SkipReason.COOLDOWN: AutoTopUpState.COOLING_DOWN,
     SkipReason.BACKING_OFF: AutoTopUpState.BACKING_OFF,
     SkipReason.PROVIDER_UNAVAILABLE: AutoTopUpState.BACKING_OFF,
+    SkipReason.REFUSED: AutoTopUpState.BACKING_OFF,
 }
 
 _BLOCK_TEXTS: Final = {
@@ -77,6 +81,7 @@ _BLOCK_TEXTS: Final = {
     SkipReason.DISPUTED: "a payment is disputed.",
     SkipReason.DECLINED_TOO_OFTEN: "three payments in a row were declined or not confirmed. Save another card, or "
     "buy credits manually.",
+    SkipReason.REFUSED: "the payment provider refuses to begin the payment. It is tried again later.",
     SkipReason.DAY_COUNT: "the number of purchases per day is reached.",
     SkipReason.MONTH_COUNT: "the number of purchases per month is reached.",
     SkipReason.DAY_CAP: "the purchase would exceed the credits per day.",
@@ -200,7 +205,7 @@ def describe_block(reason: SkipReason) -> str | None:
 
 def count_declines(history: AttemptHistory) -> int:
     """Count the latest attempts in a row that were declined or not confirmed by the owner."""
-    return sum(attempt.decline_reason != NOT_CHARGED for attempt in _failed_streak(history))
+    return sum(_is_decline(attempt.decline_reason) for attempt in _failed_streak(history))
 
 
 def sum_spent_this_month(attempts: Sequence[Attempt], now: datetime) -> int:
@@ -268,11 +273,22 @@ def _find_wait(history: AttemptHistory, now: datetime) -> Skip | None:
     if failed := _failed_streak(history):
         again_at = failed[0].begun_at + BACK_OFF[min(len(failed), len(BACK_OFF)) - 1]
         if now < again_at:
-            was_not_charged = failed[0].decline_reason == NOT_CHARGED
-            return Skip(SkipReason.PROVIDER_UNAVAILABLE if was_not_charged else SkipReason.BACKING_OFF, again_at)
+            return Skip(_find_failure(failed[0].decline_reason), again_at)
     if history.attempts and now < (cooled_down_at := history.attempts[0].begun_at + COOLDOWN):
         return Skip(SkipReason.COOLDOWN, cooled_down_at)
     return None
+
+
+def _find_failure(decline_reason: str | None) -> SkipReason:
+    """Return why the next attempt must wait after an attempt that failed."""
+    if decline_reason == NOT_CHARGED:
+        return SkipReason.PROVIDER_UNAVAILABLE
+    return SkipReason.REFUSED if is_refusal(decline_reason) else SkipReason.BACKING_OFF
+
+
+def _is_decline(decline_reason: str | None) -> bool:
+    """Return whether a failed attempt was declined, or not confirmed by its owner (None)."""
+    return decline_reason not in {NOT_CHARGED, CARD_DELETED} and not is_refusal(decline_reason)
 
 
 def _failed_streak(history: AttemptHistory) -> list[Attempt]:

@@ -17,6 +17,7 @@ from app.topups.models import SandboxCard, SandboxDispute, SandboxPayment, Sandb
 from app.topups.provider import (
     CheckoutPage,
     CheckoutRequest,
+    CustomerMissing,
     Dispute,
     DisputeStatus,
     InvalidProviderEvent,
@@ -106,6 +107,8 @@ class Sandbox:
         return _describe_refund(refund) if refund is not None else None
 
     async def create_portal_session(self, customer_ref: str, return_url: str) -> str:
+        if not await store.customer_exists(customer_ref):
+            raise CustomerMissing
         return f"{self.address}{PORTAL_PATH}/{customer_ref}?{urlencode({'return': return_url})}"
 
     async def close(self) -> None:

@@ -16,9 +16,19 @@ from tortoise.expressions import Q
 from tortoise.models import Model
 
 from app.db import pools
+from app.errors import PaymentRefused
 from app.topups.models import SandboxCard, SandboxCustomer, SandboxDispute, SandboxPayment, SandboxRefund
-from app.topups.provider import CheckoutRequest, DisputeStatus, RefundOrder, RefundStatus, SavedCardCharge
+from app.topups.provider import (
+    CardMissing,
+    CheckoutRequest,
+    DisputeStatus,
+    RefundOrder,
+    RefundStatus,
+    RefusalReason,
+    SavedCardCharge,
+)
 from app.topups.rules import PaymentStatus
+from app.topups.sandbox import refusals
 
 
 class CardBehaviour(StrEnum):
@@ -27,12 +37,16 @@ class CardBehaviour(StrEnum):
     PAYS = "pays"
     DECLINES = "declines"
     ASKS = "asks"
+    DELETED = "deleted"
+    REFUSED = "refused"
 
 
 CARD_LABELS: Final = {
     CardBehaviour.PAYS: "test card that pays",
     CardBehaviour.DECLINES: "test card that declines",
     CardBehaviour.ASKS: "test card that asks its owner",
+    CardBehaviour.DELETED: "test card that is deleted before its next payment",
+    CardBehaviour.REFUSED: "test card whose payments are refused",
 }
 _STATUS_BY_BEHAVIOUR: Final = {
     CardBehaviour.PAYS: PaymentStatus.PAID,
@@ -54,7 +68,11 @@ _CREATE_REFUND: Final = """
 
 
 async def open_payment(checkout: CheckoutRequest) -> SandboxPayment:
-    """Return the payment of a checkout. The first call creates it."""
+    """Return the payment of a checkout. The first call creates it.
+
+    Raises: PaymentRefused, CustomerMissing, Unavailable: see `refusals`.
+    """
+    await refusals.check_amount(checkout.amount_minor, checkout.customer_ref)
     await _create_once(
         SandboxPayment,
         reference=checkout.reference,
@@ -75,9 +93,20 @@ async def charge_card(charge: SavedCardCharge) -> SandboxPayment:
     """Pay with a saved card, once for each reference. The card's behaviour decides the status.
 
     If the card requires authentication, the payment stays OPEN.
+    Raises: CardMissing; PaymentRefused, CustomerMissing, Unavailable: see `refusals`.
     """
+    if (known := await SandboxPayment.get_or_none(reference=charge.reference)) is not None:
+        return known
+    await refusals.check_amount(charge.amount_minor, charge.customer_ref)
     card = await SandboxCard.get_or_none(card_ref=charge.card_ref, customer_ref=charge.customer_ref)
-    status = _STATUS_BY_BEHAVIOUR[CardBehaviour(card.behaviour)] if card is not None else PaymentStatus.DECLINED
+    if card is not None and card.behaviour == CardBehaviour.DELETED:
+        await card.delete()
+        card = None
+    if card is None:
+        raise CardMissing
+    if card.behaviour == CardBehaviour.REFUSED:
+        raise PaymentRefused(reason=RefusalReason.OTHER, provider_code="sandbox_card_refused")
+    status = _STATUS_BY_BEHAVIOUR[CardBehaviour(card.behaviour)]
     now = datetime.now(UTC)
     await _create_once(
         SandboxPayment,
@@ -126,6 +155,10 @@ async def create_customer(reference: str) -> str:
     """Return the customer with this reference. The first call creates it."""
     await _create_once(SandboxCustomer, customer_ref=_new_ref("cus"), reference=reference)
     return (await SandboxCustomer.get(reference=reference)).customer_ref
+
+
+async def customer_exists(customer_ref: str) -> bool:
+    return await SandboxCustomer.exists(customer_ref=customer_ref)
 
 
 async def create_refund(order: RefundOrder, *, reference: str | None) -> SandboxRefund:

@@ -1,12 +1,11 @@
-"""Calls Stripe with its own SDK. Only this module and `signatures` import the SDK.
+"""Calls Stripe with its own SDK. Only this module, `refusals` and `signatures` import the SDK.
 
 Every call that moves money contains our reference as its idempotency key: if the answer is lost, the SDK repeats the
 call, and Stripe returns the first result.
 """
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -41,6 +40,7 @@ from app.topups.stripe.event_mapping import (
     YES,
     to_stripe_amount,
 )
+from app.topups.stripe.refusals import translate_changed_requests, translate_errors, translate_refusals
 from app.topups.stripe.settings import check_settings
 from app.topups.stripe.signatures import SIGNATURE_HEADER, verify_signature
 
@@ -54,19 +54,10 @@ TIMEOUT_SECONDS: Final = 15.0
 MAX_RETRIES: Final = 2
 PAGE_SIZE: Final = 100
 MAX_PAGES: Final = 100
+MAX_KEY_LENGTH: Final = 255
 
 CALL_WINDOW: Final = (timedelta(minutes=-5), timedelta(hours=1))
 """The period around the time of our row in which, by Stripe's clock, our call can have made a payment."""
-
-_UNKNOWN_OUTCOME_ERRORS: Final = (
-    stripe.APIConnectionError,
-    stripe.APIError,
-    stripe.RateLimitError,
-    stripe.AuthenticationError,
-    stripe.PermissionError,
-    stripe.IdempotencyError,
-)
-_CARD_DELETED_CODES: Final = {"resource_missing", "payment_method_unexpected_state"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,16 +101,18 @@ class Stripe:
         await self.http.close_async()  # type: ignore[no-untyped-call]  # the SDK has no types here
 
     async def create_customer(self, reference: str) -> str:
-        async with _translate_errors():
+        async with translate_refusals():
             made = await self.client.v1.customers.create_async(
                 {"metadata": {REFERENCE_KEY: reference}}, {"idempotency_key": f"customer-{reference}"}
             )
         return made.id
 
     async def open_checkout(self, checkout: CheckoutRequest) -> CheckoutPage:
-        async with _translate_errors():
+        # After the customer was replaced, the request is another one.
+        key = checkout.reference + (f"-{checkout.customer_ref}" if checkout.customer_ref is not None else "")
+        async with translate_refusals(), translate_changed_requests():
             made = await self.client.v1.checkout.sessions.create_async(
-                self._session(checkout), {"idempotency_key": checkout.reference}
+                self._session(checkout), {"idempotency_key": key[:MAX_KEY_LENGTH]}
             )
         if made.url is None:
             raise Unavailable("Stripe has opened a checkout without a page.")
@@ -149,7 +142,7 @@ class Stripe:
         return ProviderEvent(event_id=f"{NAME}:{event_id}", object=event_object, body=body)
 
     async def retrieve_payment(self, provider_ref: str) -> Payment | None:
-        async with _translate_errors():
+        async with translate_errors():
             try:
                 if provider_ref.startswith("pi_"):
                     intent = await self.client.v1.payment_intents.retrieve_async(
@@ -166,7 +159,7 @@ class Stripe:
         return event_mapping.map_session(session.to_dict())
 
     async def charge_saved_card(self, charge: SavedCardCharge) -> Payment:
-        async with _translate_errors():
+        async with translate_refusals():
             try:
                 made = await self.client.v1.payment_intents.create_async(
                     {
@@ -184,11 +177,6 @@ class Stripe:
                 )
             except stripe.CardError as error:
                 return await self._map_card_error(charge, error)
-            except stripe.InvalidRequestError as error:
-                # The card or the customer was deleted, in the billing portal or at Stripe.
-                if error.code not in _CARD_DELETED_CODES:
-                    raise
-                return event_mapping.build_declined_payment(charge, self.live, reason=str(error.code))
         return event_mapping.map_intent(made.to_dict())
 
     async def find_payment(self, reference: str, *, since: datetime) -> Payment | None:
@@ -208,7 +196,7 @@ class Stripe:
         return event_mapping.map_intent(intent) if intent is not None else None
 
     async def create_refund(self, order: RefundOrder) -> Refund:
-        async with _translate_errors():
+        async with translate_errors():
             try:
                 made = await self.client.v1.refunds.create_async(
                     {
@@ -241,7 +229,7 @@ class Stripe:
         return event_mapping.map_refund(refund, live=self.live) if refund is not None else None
 
     async def create_portal_session(self, customer_ref: str, return_url: str) -> str:
-        async with _translate_errors():
+        async with translate_refusals():
             made = await self.client.v1.billing_portal.sessions.create_async(
                 {"customer": customer_ref, "return_url": return_url}
             )
@@ -333,7 +321,7 @@ async def _find_by_reference(
     """
     after: str | None = None
     for _ in range(MAX_PAGES):
-        async with _translate_errors():
+        async with translate_errors():
             page = await list_page(after)
         for item in page.data:
             found: dict[str, Any] = item.to_dict()
@@ -343,14 +331,3 @@ async def _find_by_reference(
             return None
         after = page.data[-1].id
     raise Unavailable("Stripe has more objects in this list than can be searched.")
-
-
-@asynccontextmanager
-async def _translate_errors() -> AsyncIterator[None]:
-    """Raises: Unavailable: Stripe does not answer, or its answer leaves the outcome of the call unknown."""
-    try:
-        yield
-    except _UNKNOWN_OUTCOME_ERRORS as error:
-        raise Unavailable(
-            f"Stripe cannot be reached or refuses the request ({type(error).__name__}): try again shortly."
-        ) from error

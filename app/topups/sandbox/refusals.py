@@ -1,0 +1,34 @@
+"""Amounts for which the sandbox refuses to begin a payment, so that every refusal can be tried."""
+
+from typing import Final
+
+from app.errors import PaymentRefused, Unavailable
+from app.topups.models import SandboxCustomer
+from app.topups.provider import REPLACED_MARK, CustomerMissing, RefusalReason
+
+REFUSED_AMOUNTS: Final = {
+    40_100: RefusalReason.AMOUNT_TOO_SMALL,
+    40_200: RefusalReason.ACCOUNT_RESTRICTED,
+    40_300: RefusalReason.CURRENCY_NOT_SUPPORTED,
+}
+CUSTOMER_DELETED_AMOUNT: Final = 40_400
+"""The sandbox deletes the buyer's customer before it opens a checkout of this amount that saves the card."""
+UNAVAILABLE_AMOUNT: Final = 40_500
+
+
+async def check_amount(amount_minor: int, customer_ref: str | None) -> None:
+    """Raises: PaymentRefused, Unavailable or CustomerMissing, as the amount says; CustomerMissing if there is no such
+    customer. A customer that replaces another is not deleted.
+    """
+    if (reason := REFUSED_AMOUNTS.get(amount_minor)) is not None:
+        raise PaymentRefused(reason=reason, provider_code=f"sandbox_{reason.lower()}")
+    if amount_minor == UNAVAILABLE_AMOUNT:
+        raise Unavailable("The sandbox does not answer payments of this amount: try again shortly.")
+    if customer_ref is None:
+        return
+    customer = await SandboxCustomer.get_or_none(customer_ref=customer_ref)
+    if customer is not None and amount_minor == CUSTOMER_DELETED_AMOUNT and REPLACED_MARK not in customer.reference:
+        await customer.delete()
+        customer = None
+    if customer is None:
+        raise CustomerMissing
