@@ -39,16 +39,18 @@ class Connection:
         return cls(*await asyncio.open_connection("127.0.0.1", port))
 
     async def send(self, request: bytes) -> bytes:
-        """The whole response. Raises: EOFError, ConnectionError; ValueError: it has no Content-Length."""
+        """The whole response. Raises: ConnectionError; ValueError: it has no Content-Length."""
         self._writer.write(request)
-        head = await self._reader.readuntil(b"\r\n\r\n")
-        length = CONTENT_LENGTH.search(head)
-        if length is None:
-            raise ValueError(f"a response without content-length: {head!r}")
-        return head + await self._reader.readexactly(int(length[1]))
+        try:
+            head = await self._reader.readuntil(b"\r\n\r\n")
+            if (length := CONTENT_LENGTH.search(head)) is None:
+                raise ValueError(f"a response without content-length: {head!r}")
+            return head + await self._reader.readexactly(int(length[1]))
+        except asyncio.IncompleteReadError:
+            raise ConnectionError("the server closed the connection") from None
 
     async def query(self, key: str, document: str, variables: dict[str, Any]) -> Any:
-        """The JSON of a GraphQL response. Raises: EOFError, ConnectionError, TimeoutError."""
+        """The JSON of a GraphQL response. Raises: ConnectionError, TimeoutError."""
         body = json.dumps({"query": document, "variables": variables}).encode()
         async with asyncio.timeout(RESPONSE_TIMEOUT_SECONDS):
             response = await self.send(workload.http_head(key, len(body)).encode() + body)
@@ -94,7 +96,7 @@ class LoadRun:
                 sent_at = time.perf_counter()
                 try:
                     response = await connection.send(next_request())
-                except (EOFError, ConnectionError) as error:
+                except ConnectionError as error:
                     self.count(str(error).encode(), time.perf_counter() - sent_at)
                     return
                 self.count(response, time.perf_counter() - sent_at)
@@ -165,7 +167,7 @@ async def charge_at_rate(plan: RatePlan) -> list[AnsweredCharge]:
             for number in range(max(round(plan.per_second * plan.seconds), 1)):
                 await asyncio.sleep(started_at + number / plan.per_second - time.perf_counter())
                 sent.append(group.create_task(_charge(plan, chance.randrange(plan.tasks), number, free)))
-    except* (BenchmarkFailed, EOFError, ConnectionError, TimeoutError) as errors:
+    except* (BenchmarkFailed, ConnectionError, TimeoutError) as errors:
         raise BenchmarkFailed(f"a charge at a fixed rate failed: {errors.exceptions[0]!r}") from None
     finally:
         for connection in connections:
