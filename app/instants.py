@@ -29,6 +29,20 @@ def parse_instant(text: str) -> datetime:
     return _in_utc(instant)
 
 
+def instant_of_timestamp(seconds: int) -> datetime:
+    """Return the instant of a Unix time. Raises: InvalidInstant."""
+    try:
+        instant = datetime.fromtimestamp(seconds, UTC)
+    except (OverflowError, OSError, ValueError, TypeError):
+        raise InvalidInstant("must be a Unix time") from None
+    return _in_utc(instant)
+
+
+def is_instant(value: datetime) -> bool:
+    """Whether `value` has an offset from UTC and lies within the bounds."""
+    return value.tzinfo is not None and MIN_INSTANT <= value <= MAX_INSTANT
+
+
 def check_instant(instant: datetime, *, path: str) -> datetime:
     """Return `instant` in UTC, if it lies within the bounds. Raises: InvalidInput at `path`."""
     try:

@@ -1,11 +1,20 @@
 """The bounds of instants from callers."""
 
 from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
 
 import pytest
 
 from app.errors import InvalidInput
-from app.instants import MAX_INSTANT, MIN_INSTANT, InvalidInstant, check_instant, parse_instant
+from app.instants import (
+    MAX_INSTANT,
+    MIN_INSTANT,
+    InvalidInstant,
+    check_instant,
+    instant_of_timestamp,
+    is_instant,
+    parse_instant,
+)
 
 BOUNDS = "must lie between 2000-01-01 and 9999-01-01 UTC"
 
@@ -63,3 +72,21 @@ def test_a_checked_instant_is_refused_at_its_path(instant: datetime, problem: st
         check_instant(instant, path="expiresAt")
 
     assert refused.value.message == f"expiresAt {problem}"
+
+
+@pytest.mark.parametrize("instant", [MIN_INSTANT, MAX_INSTANT, datetime(2027, 1, 1, tzinfo=UTC)])
+def test_a_unix_time_within_the_bounds_is_an_instant(instant: datetime) -> None:
+    assert instant_of_timestamp(int(instant.timestamp())) == instant
+    assert is_instant(instant)
+
+
+@pytest.mark.parametrize("seconds", [0, -1, 946_684_799, 253_370_764_801, 10**18, 10**400, 1e300, None, "1"])
+def test_a_unix_time_outside_the_bounds_is_refused(seconds: Any) -> None:
+    with pytest.raises(InvalidInstant):
+        instant_of_timestamp(seconds)
+
+
+def test_a_time_without_an_offset_or_beyond_the_bounds_is_no_instant() -> None:
+    assert not is_instant(datetime(2027, 1, 1))  # noqa: DTZ001  it is no instant because it has no zone
+    assert not is_instant(datetime.max.replace(tzinfo=UTC))
+    assert not is_instant(datetime.min.replace(tzinfo=UTC))

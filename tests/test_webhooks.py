@@ -12,10 +12,12 @@ import pytest
 from starlette.applications import Starlette
 
 from app.db import pools
+from app.topups.provider import DisputeStatus
 from app.topups.rules import PaymentStatus, TopUpRow, TopUpStatus
-from app.topups.sandbox.events import SIGNATURE_HEADER, sign
+from app.topups.sandbox.events import SIGNATURE_HEADER, build_body, sign
 from app.webhooks import EVENT_LIMIT_BYTES, payment_routes
 from tests.graphql_client import form_token
+from tests.topups.refund_fixtures import build_dispute
 from tests.topups.top_up_fixtures import (
     ADDRESS,
     SANDBOX,
@@ -137,6 +139,19 @@ async def test_a_field_of_another_form_is_refused(client: httpx.AsyncClient) -> 
     ):  # fmt: skip
         assert (await send(client, await paid_event(top_up, **changes))).status_code == 400, changes
     assert (await list_inbox(), (await reload(top_up)).status) == ({}, TopUpStatus.PENDING)
+
+
+@pytest.mark.parametrize(
+    "reported_at", ["9999-12-31T23:59:59.999999Z", "1999-12-31T23:59:59Z", "2027-01-01T00:00:00", 1e18, 0, "infinity"]
+)
+async def test_a_dispute_reported_at_an_impossible_time_is_refused(
+    client: httpx.AsyncClient, reported_at: object
+) -> None:
+    body = json.loads(json.dumps(build_body(build_dispute(await create_top_up(), DisputeStatus.OPEN)), default=str))
+    body["dispute"] |= {"reported_at": reported_at, "payment_ref": "cs_1"}
+
+    assert (await send(client, body)).status_code == 400
+    assert await list_inbox() == {}
 
 
 async def test_other_event_types_are_acknowledged_and_ignored(client: httpx.AsyncClient) -> None:

@@ -16,6 +16,7 @@ import orjson
 from pydantic import TypeAdapter, ValidationError
 
 from app.credits import MAX_CREDITS
+from app.instants import is_instant
 from app.topups.provider import Dispute, InvalidProviderEvent, ProviderEvent, ProviderObject, Refund
 from app.topups.rules import Payment
 
@@ -98,6 +99,7 @@ def _parse_object(name: str, content: Any) -> ProviderObject | None:
         and 0 < subject.amount_minor <= MAX_CREDITS
         and refs[0]
         and all(len(ref) <= 255 for ref in refs)
+        and (not isinstance(subject, Dispute) or subject.reported_at is None or is_instant(subject.reported_at))
     )
     return subject if is_valid else None
 

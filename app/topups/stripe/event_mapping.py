@@ -10,11 +10,11 @@ that is retrieved names the taxes.
 
 import math
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any, Final
 
 from app.credits import MAX_CREDITS
 from app.errors import Unavailable
+from app.instants import instant_of_timestamp
 from app.topups.provider import Dispute, DisputeStatus, ProviderObject, Refund, RefundStatus, SavedCardCharge
 from app.topups.rules import UNNAMED_TAX, Payment, PaymentStatus, SavedCard, TaxLine
 
@@ -205,7 +205,7 @@ def map_dispute(dispute: Json, *, reported_at: int) -> Dispute:
         is_inquiry=status.startswith(_INQUIRY_PREFIX),
         amount_minor=_amount(dispute, "amount", currency),
         currency=currency,
-        reported_at=datetime.fromtimestamp(reported_at, UTC),
+        reported_at=instant_of_timestamp(reported_at),
     )
 
 
