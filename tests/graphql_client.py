@@ -39,9 +39,9 @@ def websocket_url(url: str) -> str:
 
 
 @asynccontextmanager
-async def connected(url: str, token: str) -> AsyncIterator[ClientConnection]:
-    """An authenticated graphql-transport-ws connection."""
-    async with connect(websocket_url(url), subprotocols=PROTOCOLS) as socket:
+async def connected(url: str, token: str, **options: Any) -> AsyncIterator[ClientConnection]:
+    """An authenticated graphql-transport-ws connection. `options`: of the `websockets` package."""
+    async with connect(websocket_url(url), subprotocols=PROTOCOLS, **options) as socket:
         await socket.send(json.dumps({"type": "connection_init", "payload": authorization(token)}))
         assert json.loads(await socket.recv()) == {"type": "connection_ack"}
         yield socket

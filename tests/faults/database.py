@@ -12,7 +12,7 @@ import asyncpg
 import psutil
 import pytest
 
-from app.db import embedded_postgres, pools
+from app.db import database_url, embedded_postgres
 from app.db.embedded_postgres import APPLICATION_ROLE, EmbeddedPostgres
 from tests.faults.tcp_proxy import Streams
 
@@ -66,7 +66,7 @@ class Database:
                     process.resume()
 
     async def connect(self) -> asyncpg.Connection:
-        return await asyncpg.connect(**pools.connection_arguments(self.url), timeout=60)
+        return await database_url.connect(self.url, timeout=60)
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[asyncpg.Connection]:

@@ -12,12 +12,12 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from websockets.asyncio.client import connect as websocket
 from websockets.exceptions import WebSocketException
 
 from bench import workload
 from bench.http_client import Connection
 from tests.faults.installation import Installation
+from tests.graphql_client import connected, subscribe
 
 ACCOUNTS: Final = 6
 GRANTED: Final = 100_000_000
@@ -220,14 +220,9 @@ class Load:
         """Follow the balance, and subscribe again when the connection is lost."""
         while True:
             with suppress(OSError, WebSocketException, TimeoutError):
-                url = f"ws://127.0.0.1:{self.installation.port}/graphql"
-                protocols: Any = ["graphql-transport-ws"]
-                async with websocket(url, subprotocols=protocols, open_timeout=5, ping_timeout=5) as socket:
-                    token = {"authorization": f"Bearer {self.installation.tokens['service']}"}
-                    await socket.send(json.dumps({"type": "connection_init", "payload": token}))
-                    payload = {"query": BALANCE, "variables": {"owner": owner}}
-                    await socket.recv()
-                    await socket.send(json.dumps({"id": "1", "type": "subscribe", "payload": payload}))
+                url, token = f"http://127.0.0.1:{self.installation.port}", self.installation.tokens["service"]
+                async with connected(url, token, open_timeout=5, ping_timeout=5) as socket:
+                    await subscribe(socket, BALANCE, owner=owner)
                     async for text in socket:
                         message = json.loads(text)
                         if message["type"] != "next" or "errors" in message["payload"]:
