@@ -56,9 +56,10 @@ schema: $(INSTALLED) ## write schema.graphql
 	@$(BIN)/python -m app schema > $(VENV)/schema.graphql
 	@mv $(VENV)/schema.graphql schema.graphql
 
-docs: $(INSTALLED) ## regenerate docs/configuration.md and docs/api-reference.md
+docs: $(INSTALLED) ## regenerate the pages configuration, api-reference and webhook-events in docs/
 	@$(BIN)/python -m app reference settings > $(VENV)/page.md && mv $(VENV)/page.md docs/configuration.md
 	@$(BIN)/python -m app reference api > $(VENV)/page.md && mv $(VENV)/page.md docs/api-reference.md
+	@$(BIN)/python -m app reference events > $(VENV)/page.md && mv $(VENV)/page.md docs/webhook-events.md
 
 migrations: $(INSTALLED) ## write the migrations that the models require
 	@$(BIN)/tortoise makemigrations $(ARGS)

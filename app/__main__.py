@@ -7,60 +7,10 @@ from typing import Any
 
 import click
 
+from app.cli.command_group import INSTANT, CommandGroup, CouldNotRun, WrongUse
+
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 PATH = click.Path(path_type=Path)
-
-
-class InstantType(click.ParamType[datetime]):
-    """An instant, parsed like those of the API."""
-
-    name = "instant"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
-        from app.instants import InvalidInstant, parse_instant
-
-        try:
-            return parse_instant(value)
-        except InvalidInstant as error:
-            self.fail(f"{value!r:.60} {error}.", param, ctx)
-
-
-INSTANT = InstantType()
-
-
-class WrongUse(click.ClickException):
-    """An argument is wrong."""
-
-    exit_code = 2
-
-
-class CouldNotRun(click.ClickException):
-    """The command could not do its work, so its result is unknown."""
-
-    exit_code = 3
-
-
-class CommandGroup(click.Group):
-    """Lists the settings below the commands, and turns expected exceptions into messages that say what to do."""
-
-    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        from app.cli import settings_help
-
-        super().format_epilog(ctx, formatter)
-        with formatter.section("Settings: environment variables, with their [default]"):
-            formatter.write_dl(list(settings_help.rows()))
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except (click.ClickException, click.exceptions.Exit, click.Abort):
-            raise
-        except Exception as error:
-            from app.cli import error_messages
-
-            if (message := error_messages.message_for(error)) is None:
-                raise
-            raise click.ClickException(message) from error
 
 
 @click.group(cls=CommandGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
@@ -94,13 +44,13 @@ def migrate() -> None:
 @cli.command()
 def schema() -> None:
     """Print the GraphQL schema."""
-    from app.cli import schema
+    from app.cli import reference
 
-    schema.run()
+    reference.print_schema()
 
 
 @cli.command()
-@click.argument("page", type=click.Choice(["settings", "api"]))
+@click.argument("page", type=click.Choice(["settings", "api", "events"]))
 def reference(page: str) -> None:
     """Print a generated page of the documentation, as Markdown."""
     from app.cli import reference
@@ -311,6 +261,81 @@ def provider_events_decide(dispute: str, decision: Any, reason: str) -> None:
     from app.cli import provider_events
 
     asyncio.run(provider_events.decide(dispute, decision, reason))
+
+
+@cli.group()
+def webhooks() -> None:
+    """Manage outgoing webhooks: endpoints that receive events of all accounts."""
+
+
+@webhooks.command("create")
+@click.argument("url")
+@click.option("--event", "event_types", multiple=True, help="A type to receive. Repeatable. Default: all types.")
+@click.option("--description", default="", help="A text for people.")
+@click.option("--in-order", is_flag=True, help="Send the events of one account in their order, one at a time.")
+def webhooks_create(url: str, event_types: tuple[str, ...], description: str, *, in_order: bool) -> None:
+    """Create an endpoint and print its secret.
+
+    Example: webhooks create https://hooks.example.com/credits --event balance.low
+    """
+    from app.cli import webhooks
+
+    asyncio.run(webhooks.create(url, event_types=event_types, description=description, in_order=in_order))
+
+
+@webhooks.command("list")
+def webhooks_list() -> None:
+    """List all endpoints."""
+    from app.cli import webhooks
+
+    asyncio.run(webhooks.list_endpoints())
+
+
+@webhooks.command("rotate")
+@click.argument("id")
+def webhooks_rotate(id: str) -> None:
+    """Replace the secret of the endpoint ID and print the new one. The old one signs as well for 24 hours."""
+    from app.cli import webhooks
+
+    asyncio.run(webhooks.rotate(id))
+
+
+@webhooks.command("disable")
+@click.argument("id")
+@click.option("--reason", required=True, help="The reason, for people.")
+def webhooks_disable(id: str, reason: str) -> None:
+    """Disable the endpoint ID."""
+    from app.cli import webhooks
+
+    asyncio.run(webhooks.disable(id, reason))
+
+
+@webhooks.command("enable")
+@click.argument("id")
+def webhooks_enable(id: str) -> None:
+    """Enable the endpoint ID again."""
+    from app.cli import webhooks
+
+    asyncio.run(webhooks.enable(id))
+
+
+@webhooks.command("deliveries")
+@click.argument("id")
+@click.option("--failed", "only_failed", is_flag=True, help="Only deliveries that were given up.")
+def webhooks_deliveries(id: str, *, only_failed: bool) -> None:
+    """List the newest 50 deliveries of the endpoint ID."""
+    from app.cli import webhooks
+
+    asyncio.run(webhooks.list_deliveries(id, only_failed=only_failed))
+
+
+@webhooks.command("redeliver")
+@click.argument("delivery", type=click.IntRange(1, 2**63 - 1))
+def webhooks_redeliver(delivery: int) -> None:
+    """Send the delivery with this number again."""
+    from app.cli import webhooks
+
+    asyncio.run(webhooks.redeliver(delivery))
 
 
 @cli.command()

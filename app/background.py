@@ -13,6 +13,8 @@ from typing import Final
 from app.api.context import AppState
 from app.ledger.due_changes_sweep import DueChangesSweep
 from app.ledger.expiry_notifications import ExpiryNotifications
+from app.outgoing_webhooks.sender import Sender
+from app.outgoing_webhooks.worker import WebhookWorker
 from app.topups import inbox_retries, pending_sweep
 from app.topups.auto_topup import worker
 from app.topups.provider import PaymentProvider
@@ -39,6 +41,7 @@ def background_loops(state: AppState, *, database_url: str) -> Mapping[str, Loop
         "change feed": lambda: state.change_feed.run(database_url),
         "rate card refresh": state.rate_cards.refresh_periodically,
         "due changes": apply_due_changes,
+        "outgoing webhooks": lambda: send_webhooks(state),
         "expiry notifications": lambda: notify_of_expiring_grants(settings.expiry_notification_days),
     }
     if provider is not None:
@@ -90,6 +93,15 @@ async def notify_of_expiring_grants(days: Sequence[int]) -> None:
     while True:
         if await notifications.notify() == 0:
             await asyncio.sleep(EXPIRY_NOTIFICATION_SECONDS)
+
+
+async def send_webhooks(state: AppState) -> None:
+    """Send the deliveries of outgoing webhooks that are due."""
+    sender = Sender(allow_private=state.settings.environment == "development")
+    try:
+        await WebhookWorker(sender, state.webhook_secrets).run()
+    finally:
+        await sender.close()
 
 
 async def reconcile_refunds(provider: PaymentProvider) -> None:

@@ -300,6 +300,14 @@ class PaymentRefused(BillingError):
     )
 
 
+class WebhookEndpointNotFound(BillingError):
+    """There is no webhook endpoint with this id. Nothing was changed."""
+
+    endpoint_id: str = described("The endpoint id of the request.")
+
+    template = "There is no webhook endpoint {error.endpoint_id!r}: `webhookEndpoints` lists them."
+
+
 class NotificationNotFound(BillingError):
     """The account has no such notification. Nothing was marked as read."""
 

@@ -1,5 +1,8 @@
 """Builds the state that all requests of a process share, from the settings."""
 
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
 from app.api.accounts.balance import open_latest_balances
 from app.api.context import AppState
 from app.auth.development_keys import development_secret
@@ -7,6 +10,7 @@ from app.db.group_commit import LOOP_TURNS, BatchedReads
 from app.errors import Misconfigured
 from app.ledger import queries
 from app.live.change_feed import ChangeFeed
+from app.outgoing_webhooks.secret_box import SecretBox
 from app.pricing.rate_card_cache import RateCardCache
 from app.settings import Settings, reveal
 from app.tasks import stop_and_resume
@@ -34,7 +38,17 @@ def build_state(settings: Settings) -> AppState:
         balance_reader=BatchedReads(queries.read_settled_balances, batch_limit=1_000, loop_turns=LOOP_TURNS),
         latest_balances=open_latest_balances(feed, low_balance_threshold=settings.low_balance_threshold),
         payment_provider=open_provider(settings),
+        webhook_secrets=webhook_secrets(settings),
     )
+
+
+def webhook_secrets(settings: Settings) -> SecretBox:
+    """Return what encrypts the secrets of webhook endpoints. Its key is derived from LEDGER_KEY.
+
+    Raises: Misconfigured.
+    """
+    derivation = HKDF(algorithm=SHA256(), length=32, salt=None, info=b"webhook secrets")
+    return SecretBox([derivation.derive(ledger_key(settings))])
 
 
 def configure_ledger(settings: Settings) -> None:

@@ -39,6 +39,7 @@ ALLOWED_PARTS = {
         "assignments", "conditions", "' AND '.join(conditions)", "source",
         "', '.join([column.rsplit(' AS ', 1)[0] for column in columns])",
     },
+    "account_events.py": {"events", "payload"},
     "rows.py": {"', '.join((f'{name} = EXCLUDED.{name}' for name in _OVERWRITTEN))"},
     "verifier.py": {"sql"},
     "posting.py": {

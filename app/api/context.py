@@ -12,6 +12,7 @@ from app.engine.context import RequestContext
 from app.ledger.rules.account_state import AccountBalance
 from app.live.change_feed import ChangeFeed
 from app.live.latest_state import LatestStates
+from app.outgoing_webhooks.secret_box import SecretBox
 from app.pricing.rate_card_cache import RateCardCache
 from app.settings import Settings
 from app.tasks.charging import ChargeQueue
@@ -32,6 +33,8 @@ class AppState:
     """The newest `Balance` of each account with subscribers; the type is Any because `Balance` imports this module."""
     payment_provider: PaymentProvider | None
     """If it is None, credits are not sold, only granted."""
+    webhook_secrets: SecretBox
+    """Encrypts the secrets of webhook endpoints."""
 
 
 Context = RequestContext[AppState]

@@ -21,6 +21,7 @@ from app.api.tasks.queries import TaskQueries
 from app.api.tasks.reversals import ReversalMutations
 from app.api.tasks.subscriptions import TaskSubscription
 from app.api.topups.mutations import TopUpMutations, TopUpQueries
+from app.api.webhook_endpoints import WebhookMutations, WebhookQueries
 from app.engine.global_ids import NodeQueries
 from app.engine.schema import create_schema
 
@@ -30,7 +31,16 @@ length of the charge queue limits them (OVERLOADED)."""
 
 
 @strawberry.type(description="All queries.")
-class Query(AccountQueries, AgentQueries, TaskQueries, TopUpQueries, PriceQueries, AuditLogQueries, NodeQueries):
+class Query(
+    AccountQueries,
+    AgentQueries,
+    TaskQueries,
+    TopUpQueries,
+    PriceQueries,
+    AuditLogQueries,
+    WebhookQueries,
+    NodeQueries,
+):
     pass
 
 
@@ -44,6 +54,7 @@ class Mutation(
     TopUpMutations,
     NotificationMutations,
     PriceMutations,
+    WebhookMutations,
 ):
     pass
 

@@ -1,5 +1,5 @@
 """The commands of `python -m app`.
 
 Each command has a module, which is imported only when the command runs, so that `--help` is fast. `connection`,
-`error_messages` and `settings_help` are shared by several commands. `checklist` has the checks of `check`.
+`command_group` and `error_messages` are shared by several commands. `checklist` has the checks of `check`.
 """

@@ -221,8 +221,8 @@ def encoding_problem(url: str, encoding: str) -> str | None:
     if encoding == "UTF8":
         return None
     return (
-        f"The encoding of the database in {_setting_name(url)} is {encoding}: create a database with "
-        "CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0, and use it."
+        f"The encoding of the database in {_setting_name(url)} is {encoding}. Use a database with the "
+        "encoding UTF8: `createdb --encoding UTF8 --template template0 NAME`."
     )
 
 

@@ -36,6 +36,7 @@ MODELS: Final = [
     "app.pricing.models",
     "app.auth.models",
     "app.audit_log.models",
+    "app.outgoing_webhooks.models",
 ]
 
 POSTING_PLANNER: Final = {

@@ -19,6 +19,8 @@ INSERT_ONLY_TABLES: Final = (
 )  # fmt: skip
 """Tables whose rows are never changed."""
 READ_ONLY_TABLES: Final = ("tortoise_migrations",)
+DELETABLE_TABLES: Final = ("webhook_delivery",)
+"""Tables whose old rows are deleted."""
 
 _ROLE_EXISTS: Final = "SELECT 1 FROM pg_roles WHERE rolname = $1"
 _MAY_CREATE_ROLES: Final = "SELECT rolcreaterole OR rolsuper AS allowed FROM pg_roles WHERE rolname = current_user"
@@ -36,6 +38,9 @@ _GRANT: Final = """
                   CASE WHEN tablename = ANY($3::text[]) THEN 'SELECT' WHEN tablename = ANY($2::text[])
                        THEN 'SELECT, INSERT' ELSE 'SELECT, INSERT, UPDATE' END, tablename, $1::text)
     FROM pg_tables WHERE schemaname = 'public'
+    UNION ALL
+    SELECT format('GRANT DELETE ON TABLE public.%I TO %I', tablename, $1::text)
+    FROM pg_tables WHERE schemaname = 'public' AND tablename = ANY($4::text[])
     UNION ALL
     SELECT format('GRANT USAGE ON SEQUENCE public.%I TO %I', sequencename, $1::text)
     FROM pg_sequences WHERE schemaname = 'public'
@@ -101,7 +106,8 @@ async def grant_privileges(application_url: str) -> bool:
                 _CREATE_ROLE, [role, database_url.parse(application_url).password]
             )
             await connection.execute_query(created[0]["statement"])
-        _, grants = await connection.execute_query(_GRANT, [role, list(INSERT_ONLY_TABLES), list(READ_ONLY_TABLES)])
+        tables = [list(INSERT_ONLY_TABLES), list(READ_ONLY_TABLES), list(DELETABLE_TABLES)]
+        _, grants = await connection.execute_query(_GRANT, [role, *tables])
         for record in grants:
             await connection.execute_query(record["statement"])
     return True

@@ -11,6 +11,7 @@ from app.db import pools
 from app.db.isolated_sweeps import IsolatedSweep
 from app.db.tables import RowSelect
 from app.ledger import notifications, posting
+from app.ledger.account_events import GrantExpiring, record_event
 from app.ledger.notifications import NotificationKind
 from app.ledger.posting import ExtraRead, Posting
 from app.ledger.rules.account_state import GrantState
@@ -119,5 +120,8 @@ def _notify(posting: Posting, grant: GrantState, step: int) -> None:
         NotificationKind.EXPIRING,
         message,
         subject=expiry_subject(grant.number, step),
+    )
+    record_event(
+        posting.accounts[grant.account_id], GrantExpiring(credits=grant.spendable, expires_at=grant.expires_at)
     )
     posting.publish_change(grant.account_id)

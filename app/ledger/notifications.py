@@ -20,6 +20,7 @@ from app.db import failures, pools
 from app.db.set_writes import SetStatement, SetWrite
 from app.db.tables import Table, key_columns
 from app.ledger import models
+from app.ledger.account_events import BalanceLow, BalanceReplenished, OutOfCredits, record_event
 from app.ledger.rules.account_state import AccountState
 from app.plurals import counted
 
@@ -171,12 +172,15 @@ def notify_balance_change(account: AccountState, write: SetWrite, *, low_balance
     if after < threshold <= before:
         message = f"{counted(after, 'credit is', 'credits are')} left: less than {threshold:,}."
         notify(account, write, NotificationKind.LOW_BALANCE, message)
+        record_event(account, BalanceLow(threshold=threshold))
     elif before < threshold <= after:
         resolve(account, write, NotificationKind.LOW_BALANCE)
     if is_emptied(account):
         message = "No credits are left: running agents stop, and scheduled ones do not start until credits are added."
         notify(account, write, NotificationKind.OUT_OF_CREDITS, message)
+        record_event(account, OutOfCredits())
     elif is_replenished(account):
+        record_event(account, BalanceReplenished())
         for kind in RESOLVED_BY_CREDITS:
             resolve(account, write, kind)
 

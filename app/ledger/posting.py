@@ -26,7 +26,7 @@ from app.db import failures, pools
 from app.db.pools import Connection
 from app.db.set_writes import SetWrite, renumber_parameters
 from app.db.tables import RowSelect
-from app.ledger import notifications, rows
+from app.ledger import account_events, notifications, rows
 from app.ledger.rules import due_changes, entries
 from app.ledger.rules.account_state import AccountState
 from app.live import change_feed
@@ -309,13 +309,15 @@ def _collect(posting: Posting, announcements: _Announcements) -> None:
     changed: set[int] = set(posting.published)
     for account_id, account in posting.accounts.items():
         if account.expired_holds:
-            configuration.on_holds_expired(posting.write, account)
             posting.signal_tasks(account_id)
+            configuration.on_holds_expired(posting.write, account)
         notifications.notify_balance_change(
             account, posting.write, low_balance_threshold=configuration.low_balance_threshold
         )
         if rows.add_account_writes(account, posting.write):
             changed.add(account_id)
+        if account.events:
+            account_events.add_event_writes(account, posting.write)
         if notifications.is_emptied(account) or notifications.is_replenished(account):
             announcements.signals.append((account_id, account.version, change_feed.ACCOUNT_SIGNAL))
         if account_id in posting.signalled:

@@ -7,6 +7,7 @@ from app.audit_log.records import AuditContext
 from app.db.set_writes import RowCountMismatch
 from app.errors import IdempotencyConflict, InsufficientCredits, TaskEnded, TaskNotFound
 from app.ledger import accounts, notifications, posting, queries
+from app.ledger.account_events import ScheduleSkipped, record_event
 from app.ledger.idempotency import hash_request
 from app.ledger.notifications import NotificationKind
 from app.ledger.posting import Posting
@@ -190,6 +191,7 @@ def _record_skipped_start(
         f"A scheduled run of agent {request.agent_id!r} did not start: {error.message}",
         agent_id=request.agent_id,
     )
+    record_event(account, ScheduleSkipped(agent_id=request.agent_id))
     posting.publish_change(account.account_id)
 
 

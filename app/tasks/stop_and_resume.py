@@ -16,6 +16,7 @@ from app.db.set_writes import SetStatement, SetWrite
 from app.db.tables import key_columns
 from app.errors import BillingError, BudgetReached, InsufficientCredits, TaskNotFound, TaskNotStopped
 from app.ledger import idempotency, notifications, posting
+from app.ledger.account_events import TaskStopped, build_payload, record_event, select_deliveries
 from app.ledger.notifications import NotificationKind
 from app.ledger.posting import Posting
 from app.ledger.rules.account_state import AccountState
@@ -62,6 +63,27 @@ _UPDATE_TASKS_OF_EXPIRED_HOLDS: Final = SetStatement(
     checks_row_count=False,
 )
 
+_BUDGET_EXPIRED: Final = TaskStopped(
+    task_id="", agent_id="", reason=StopReason.BUDGET_EXPIRED, required=None, shortfall=None
+)
+# The statement above stops these tasks. Both see the tasks as they were before.
+_RECORD_EXPIRED_BUDGETS: Final = SetStatement(
+    "events of expired budgets",
+    select_deliveries(
+        f"""(
+            SELECT k.account_id, k.event_type, k.payload, k.at, t.task_id, t.agent_id
+            FROM unnest($1::bigint[], $2::int[], $3::text[], $4::text[], $5::timestamptz[])
+                AS k(account_id, budget_hold, event_type, payload, at)
+            JOIN task AS t ON t.account_id = k.account_id AND t.budget_hold = k.budget_hold
+                AND t.status = '{TaskStatus.RUNNING}'
+        ) AS v""",  # noqa: S608  our own constants
+        """jsonb_set(jsonb_set(v.payload::jsonb, '{data,taskId}', to_jsonb(v.task_id)),
+                     '{data,agentId}', to_jsonb(v.agent_id))::text""",
+    ),
+    5,
+    checks_row_count=False,
+)
+
 
 def stop_task(
     posting: Posting,
@@ -88,6 +110,7 @@ def stop_task(
         after = apply_stop(task, StopReason.BUDGET_REACHED, required=required, shortfall=error.shortfall_credits)
     else:
         after = apply_stop(task, StopReason.BUDGET_EXPIRED, required=required, shortfall=required)
+    record_event(account, _stop_event(after))
     posting.record_audit(
         audit,
         account,
@@ -96,6 +119,16 @@ def stop_task(
         after={"status": after.status, "stopReason": after.stop_reason, "required": required},
     )
     return after
+
+
+def _stop_event(task: TaskState) -> TaskStopped:
+    return TaskStopped(
+        task_id=task.task_id,
+        agent_id=task.agent_id,
+        reason=str(task.stop_reason),
+        required=task.required,
+        shortfall=task.shortfall,
+    )
 
 
 async def find_tasks_to_stop(posting: Posting, tasks: Iterable[TaskState]) -> set[tuple[int, str]]:
@@ -202,3 +235,13 @@ def _update_tasks_of_expired_holds(write: SetWrite, account: AccountState) -> No
             _UPDATE_TASKS_OF_EXPIRED_HOLDS,
             (account.account_id, hold.task_id, hold.number if hold.is_budget else None),
         )
+        if hold.is_budget:
+            payload = build_payload(
+                _BUDGET_EXPIRED,
+                owner_id=account.owner_id,
+                available=account.available,
+                account_version=account.version,
+                at=account.at,
+            )
+            values = (account.account_id, hold.number, _BUDGET_EXPIRED.event_type, payload, account.at)
+            write.add(_RECORD_EXPIRED_BUDGETS, values)

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from app.audit_log.records import AuditContext
 from app.ledger import notifications, posting
+from app.ledger.account_events import TopUpFailed, TopUpPaid, record_event
 from app.ledger.notifications import NotificationKind
 from app.ledger.posting import Posting
 from app.ledger.rules import balance_changes
@@ -167,6 +168,17 @@ def _apply_payment(posting: Posting, top_up: TopUpRow, payment: Payment, audit: 
                 expires_at=account.at + timedelta(days=changed.bonus_days or 0),
             )
         notifications.resolve(account, posting.write, NotificationKind.TOP_UP_FAILED)
+        record_event(
+            account,
+            TopUpPaid(
+                top_up_id=changed.id,
+                credits=changed.credits,
+                bonus_credits=changed.bonus_credits,
+                amount_minor=changed.amount_minor,
+                currency=changed.currency,
+                automatic=changed.automatic,
+            ),
+        )
         if changed.payment_ref is not None:
             rows.insert_payment(posting.write, changed)
     elif top_up.automatic:
@@ -174,6 +186,11 @@ def _apply_payment(posting: Posting, top_up: TopUpRow, payment: Payment, audit: 
         text = f"An automatic top-up of {counted(top_up.credits, 'credit')} was not paid: the card was declined."
         notifications.notify(account, posting.write, NotificationKind.TOP_UP_FAILED, text, subject=top_up.id)
         posting.publish_change(top_up.account_id)
+    if status in {TopUpStatus.FAILED, TopUpStatus.EXPIRED}:
+        record_event(
+            account,
+            TopUpFailed(top_up_id=top_up.id, status=status, credits=top_up.credits, automatic=top_up.automatic),
+        )
     rows.update_top_up(posting.write, changed, status_before=top_up.status)
     before, after = {"status": top_up.status}, {"status": status, "declineReason": payment.decline_reason}
     posting.record_audit(audit, account, subject=f"top-up {top_up.id}", before=before, after=after)

@@ -17,6 +17,7 @@ from app.engine.context import RequestContext
 from app.engine.execution import GraphQLEngine, GraphQLRequest
 from app.ledger import queries
 from app.live.change_feed import ChangeFeed
+from app.outgoing_webhooks.secret_box import SecretBox
 from app.pricing.rate_card_cache import RateCardCache
 from app.settings import Settings
 from app.tasks.charging import ChargeQueue
@@ -84,6 +85,7 @@ async def api(db: str, rate_cards: RateCardCache) -> AsyncIterator[Api]:
             balance_reader=BatchedReads(queries.get_balances, batch_limit=1000),
             latest_balances=open_latest_balances(feed, low_balance_threshold=settings.low_balance_threshold),
             payment_provider=Sandbox("http://testserver", b"a secret of the sandbox, long enough"),
+            webhook_secrets=SecretBox([bytes(32)]),
         ),
         listener,
     )

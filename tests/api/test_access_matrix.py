@@ -45,7 +45,9 @@ SERVICES = {
 }  # fmt: skip
 OPERATORS = {
     "query auditLog", "mutation grantCredits", "mutation revokeGrant", "mutation reverseCharge",
-    "mutation reverseTask", "mutation refundTopUp", "mutation publishRateCard",
+    "mutation reverseTask", "mutation refundTopUp", "mutation publishRateCard", "query webhookEndpoints",
+    "mutation createWebhookEndpoint", "mutation rotateWebhookSecret", "mutation disableWebhookEndpoint",
+    "mutation enableWebhookEndpoint", "mutation redeliverWebhook",
 }  # fmt: skip
 
 

@@ -1,6 +1,6 @@
 """The audit log: every mutation has a policy and follows it, and operators read the records."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +13,7 @@ from app.db import pools
 from app.engine.global_ids import encode_id
 from app.engine.permissions import AuditPolicy, Permission
 from app.engine.schema import audit_policies, mutations_without_audit_policy
+from app.outgoing_webhooks import deliveries, endpoints
 from app.pricing.rate_card_cache import RateCardCache
 from app.topups import queries as top_ups
 from app.topups.rules import PaymentStatus
@@ -30,6 +31,7 @@ AUDIT_LOG = """query($first: Int! = 25, $after: String, $ownerId: ID, $actor: St
     auditLog(first: $first, after: $after, ownerId: $ownerId, actor: $actor, action: $action) {
         edges { cursor node { id createdAt action subject actor keyId scope requestId reason ownerId before after } }
         pageInfo { hasNextPage endCursor } } }"""
+WEBHOOKS_WITHOUT_BEFORE = {"createWebhookEndpoint", "redeliverWebhook"}
 GRANT = {"ownerId": "alice", "credits": 5, "reason": "sorry", "idempotencyKey": "k"}
 
 
@@ -117,8 +119,21 @@ async def execute_recorded_mutations(api: Api, rate_cards: RateCardCache) -> dic
     top_up = await create_paid_top_up("dora", credits=1_000)
     name = encode_id("TopUp", top_up.account_id, top_up.id)
     await execute(OLIVIA, "refundTopUp", topUpId=name, credits=400, reason="asked for it", idempotencyKey="rf")
+    await execute_webhook_mutations(execute)
     await execute(OLIVIA, "publishRateCard", document=ITEM_PRICES, reason="new prices", idempotencyKey="p")
     return done
+
+
+async def execute_webhook_mutations(execute: Callable[..., Awaitable[None]]) -> None:
+    await execute(OLIVIA, "createWebhookEndpoint", url="http://127.0.0.1:1/", inOrder=False)
+    [endpoint] = await endpoints.list_endpoints()
+    await grant_credits("emil", 10)
+    await execute(OLIVIA, "rotateWebhookSecret", endpointId=endpoint.id)
+    await execute(OLIVIA, "disableWebhookEndpoint", endpointId=endpoint.id, reason="maintenance")
+    await execute(OLIVIA, "enableWebhookEndpoint", endpointId=endpoint.id)
+    await pools.fetch("UPDATE webhook_delivery SET failed_at = clock_timestamp()")
+    [delivery] = await deliveries.list_deliveries(endpoint.id, before_id=2**63 - 1, limit=1)
+    await execute(OLIVIA, "redeliverWebhook", deliveryId=delivery.id)
 
 
 async def a_grant_of(api: Api) -> str:
@@ -139,7 +154,7 @@ async def test_every_recorded_mutation_writes_a_complete_record(api: Api, rate_c
         assert len(record["requestId"]) == 16
         assert record["after"], name
         assert (record["before"] is None) == (
-            name in {"startTask", "beginTopUp", "openBillingPortal", "setAutoTopUp"}
+            name in {"startTask", "beginTopUp", "openBillingPortal", "setAutoTopUp", *WEBHOOKS_WITHOUT_BEFORE}
         ), name
 
 

@@ -249,8 +249,8 @@ UNUSABLE: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "encoding": (
         (
-            "The encoding of the database in DATABASE_URL is SQL_ASCII: create a database with CREATE DATABASE … "
-            "ENCODING 'UTF8' TEMPLATE template0, and use it."
+            "The encoding of the database in DATABASE_URL is SQL_ASCII. Use a database with the encoding UTF8: "
+            "`createdb --encoding UTF8 --template template0 NAME`."
         ),
         {"name": "ascii"},
     ),

@@ -40,6 +40,7 @@ ALL_MIGRATIONS = [
     "0004_top_up_captured_in_part",
     "0005_dispute_figures",
     "0006_task_shortfall",
+    "0007_outgoing_webhooks",
 ]
 
 TYPES: dict[type, str] = {
@@ -80,6 +81,8 @@ KEYS = {
     "task_account": ["task_id"],
     "top_up": ["account_id", "id"],
     "top_up_refund": ["account_id", "id"],
+    "webhook_delivery": ["account_id", "id"],
+    "webhook_endpoint": ["id"],
 }
 
 TABLES = tuple(KEYS)

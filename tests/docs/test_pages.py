@@ -14,11 +14,13 @@ from tests.command_line import REPOSITORY
 from tests.docs.pages import PAGES, prose
 
 DOCS = REPOSITORY / "docs"
+GENERATED_PAGES = ("configuration.md", "api-reference.md", "webhook-events.md")
 
 
 def test_the_reference_pages_are_up_to_date() -> None:
-    found = {name: (DOCS / name).read_text(encoding="utf-8") for name in ("configuration.md", "api-reference.md")}
+    found = {name: (DOCS / name).read_text(encoding="utf-8") for name in GENERATED_PAGES}
     assert found["configuration.md"] == reference.settings_page(), "run `make docs`"
+    assert found["webhook-events.md"] == reference.events_page(), "run `make docs`"
     assert found["api-reference.md"] == reference.api_page(build_schema()._schema), "run `make docs`"
 
 

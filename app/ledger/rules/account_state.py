@@ -262,6 +262,8 @@ class AccountState:
     locked_owed: int = 0
     locked_notification_count: int = 0
     """The `locked_…` fields are values read under the lock, before anything was applied or decided."""
+    events: list[Any] = field(default_factory=list)
+    """The events of this posting for outgoing webhooks (`app.ledger.account_events`)."""
     burn_order: list[GrantState] | None = None
     """The cache of `grants_in_burn_order`, or None after the set of open grants has changed."""
 

@@ -15,6 +15,7 @@ from uuid import uuid4
 from app.db.isolated_sweeps import IsolatedSweep
 from app.errors import PaymentRefused, Unavailable
 from app.ledger import notifications, posting
+from app.ledger.account_events import AutoTopUpBlocked, record_event
 from app.ledger.notifications import NotificationKind
 from app.ledger.posting import Posting
 from app.ledger.rules import entries
@@ -153,6 +154,7 @@ def _record_check(posting: Posting, account: AccountState, record: AutoTopUpReco
         notifications.resolve(account, posting.write, NotificationKind.AUTO_TOP_UP_BLOCKED)
     if reason is not None and (message := rules.describe_block(reason)):
         notifications.notify(account, posting.write, NotificationKind.AUTO_TOP_UP_BLOCKED, message, subject=reason)
+        record_event(account, AutoTopUpBlocked(reason=message))
 
 
 async def _charge_card(claim: _Claim, provider: PaymentProvider) -> None:

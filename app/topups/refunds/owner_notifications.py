@@ -1,9 +1,13 @@
-"""Notifications to the owner about disputes and refunds: one for each, until the dispute ends or the refund fails."""
+"""Notifications to the owner about disputes and refunds: one for each, until the dispute ends or the refund fails.
+
+Each change of a refund or dispute is also an event for outgoing webhooks.
+"""
 
 import hashlib
 from typing import Final
 
 from app.ledger import notifications
+from app.ledger.account_events import AccountEvent, TopUpDisputed, TopUpRefunded, record_event
 from app.ledger.notifications import NotificationKind
 from app.ledger.posting import Posting
 from app.ledger.rules.account_state import AccountState
@@ -31,6 +35,28 @@ def notify_owner(
     for kind in causes_after.keys() - causes_before.keys():
         notifications.notify(account, posting.write, kind, causes_after[kind], subject=subject)
         posting.publish_change(account.account_id)
+    if before is None or (before.status, before.credits) != (after.status, after.credits):
+        record_event(account, _event(after, top_up))
+
+
+def _event(row: RefundRow | DisputeRow, top_up: TopUpRow) -> AccountEvent:
+    if isinstance(row, RefundRow):
+        return TopUpRefunded(
+            top_up_id=top_up.id,
+            refund_id=row.id,
+            status=row.status,
+            credits=row.credits,
+            debt_credits=row.debt_credits,
+            amount_minor=row.amount_minor,
+            currency=top_up.currency,
+        )
+    return TopUpDisputed(
+        top_up_id=top_up.id,
+        dispute_id=row.dispute_ref,
+        status=row.status,
+        credits=row.credits,
+        frozen_credits=row.frozen_credits,
+    )
 
 
 def _describe(row: RefundRow | DisputeRow, top_up: TopUpRow) -> dict[NotificationKind, str]:
