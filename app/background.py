@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 from app.api.context import AppState
+from app.bounded_waits import abandon
 from app.ledger.due_changes_sweep import DueChangesSweep
 from app.ledger.expiry_notifications import ExpiryNotifications
 from app.outgoing_webhooks.sender import Sender
@@ -22,6 +23,7 @@ from app.topups.refunds import requests
 from app.topups.rules import TopUpTerms
 
 RESTART_SECONDS: Final = 1.0
+STOP_SECONDS: Final = 1.0
 DUE_CHANGES_SECONDS: Final = 0.5
 EXPIRY_NOTIFICATION_SECONDS: Final = 60.0
 REFUND_RECONCILIATION_SECONDS: Final = 300.0
@@ -56,14 +58,18 @@ def background_loops(state: AppState, *, database_url: str) -> Mapping[str, Loop
 
 @asynccontextmanager
 async def run_in_background(loops: Mapping[str, Loop]) -> AsyncIterator[None]:
-    """Run the loops until the block ends. A loop that raises or returns is logged and restarted."""
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(_run_forever(name, loop), name=name) for name, loop in loops.items()]
-        try:
-            yield
-        finally:
-            for task in tasks:
-                task.cancel()
+    """Run the loops until the block ends. A loop that raises or returns is logged and restarted.
+
+    At the end the loops are cancelled. One that takes more than a second to end is abandoned.
+    """
+    tasks = [asyncio.create_task(_run_forever(name, loop), name=name) for name, loop in loops.items()]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            abandon(task)
+        if tasks:
+            await asyncio.wait(tasks, timeout=STOP_SECONDS)
 
 
 async def _run_forever(name: str, loop: Loop) -> None:

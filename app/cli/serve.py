@@ -29,6 +29,7 @@ from app.errors import Misconfigured
 from app.server import log_setup
 from app.server.exposure import Exposure
 from app.server.request_deadline import DeadlineHttpProtocol
+from app.server.stopping import stop_at_signals
 from app.server.websocket_limits import LimitedWebSocketProtocol
 from app.settings import get_settings, log_format, reveal, server_url
 
@@ -36,8 +37,10 @@ if TYPE_CHECKING:
     from starlette.applications import Starlette
 
 STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
-STOP_SECONDS: Final = 10
-"""The time that requests and subscriptions may take to end after a stop signal."""
+STOP_SECONDS: Final = 9.0
+"""The time after a stop signal in which a process ends in any case. Then it exits."""
+REQUEST_STOP_SECONDS: Final = 4
+"""The time that requests may take to end after a stop signal. Then they are cancelled."""
 PORT_RETRY_SECONDS: Final = 2
 """How long to retry a port that is in use: after `kill -9` of a server, its workers exit a moment later."""
 EXAMPLE_QUERY: Final = '{"query": "{ account { ownerId balance { available status version } } }"}'
@@ -68,6 +71,7 @@ def application() -> "Starlette":
             os._exit(1)
 
         threading.Thread(target=exit_with_parent, daemon=True, name="exit-with-parent").start()
+    stop_at_signals(STOP_SIGNALS, seconds=STOP_SECONDS)
     log_setup.configure_logging(log_format(get_settings()))
     from app.main import create_app  # the supervisor does not import it, to save memory
 
@@ -103,7 +107,7 @@ def _serve(listener: socket.socket, tokens: dict[token.Kind, str]) -> int:
         access_log=False,
         server_header=False,
         forwarded_allow_ips=list(get_settings().forwarded_allow_ips or ("127.0.0.1",)),
-        timeout_graceful_shutdown=STOP_SECONDS,
+        timeout_graceful_shutdown=REQUEST_STOP_SECONDS,
     )
     if config.workers == 1:
         server = uvicorn.Server(config)

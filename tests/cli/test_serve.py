@@ -1,8 +1,10 @@
 """`python -m app serve`: starts on an empty directory, answers, and leaves no process behind however it ends."""
 
+import json
 import re
 import secrets
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -11,6 +13,9 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
+from websockets.exceptions import ConnectionClosedError
+from websockets.sync.client import connect
+from websockets.typing import Subprotocol
 
 from app.db import embedded_postgres, roles
 from tests.command_line import (
@@ -76,6 +81,43 @@ def test_the_server_and_its_database_stop_cleanly(
     assert status == 0
     assert served.is_gone()
     assert "database system is shut down" in (directory / "postgres" / "postgres.log").read_text()
+
+
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.soak), 2])
+def test_streams_end_so_that_clients_reconnect_and_an_unfinished_request_does_not_keep_the_server(
+    workers: int, directory: Path
+) -> None:
+    served = Served(directory, workers=workers)
+    authorization = {"Authorization": f"Bearer {served.tokens['user']}"}
+    subscription = {"query": "subscription { balance { version } }"}
+    address = served.url.replace("http", "ws", 1) + "/graphql"
+    with (
+        socket.create_connection(("127.0.0.1", served.port)) as upload,
+        httpx.stream(
+            "POST",
+            f"{served.url}/graphql",
+            json=subscription,
+            headers={"Accept": "text/event-stream", **authorization},
+            timeout=30,
+        ) as stream,
+        connect(address, subprotocols=[Subprotocol("graphql-transport-ws")], additional_headers=authorization) as ws,
+    ):
+        upload.sendall(b"POST /graphql HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 100\r\n\r\n{")
+        for message in ({"type": "connection_init"}, {"id": "1", "type": "subscribe", "payload": subscription}):
+            ws.send(json.dumps(message))
+            ws.recv()
+        lines = stream.iter_lines()
+        assert next(lines) == "event: next"
+        signalled_at = time.monotonic()
+        served.process.send_signal(signal.SIGTERM)
+        assert [line for line in lines if line.startswith("event:")] == []
+        with pytest.raises(ConnectionClosedError) as closed:
+            ws.recv()
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 1012
+        assert served.process.wait(timeout=30) == 0
+    assert time.monotonic() - signalled_at < 10
+    assert served.end() == 0
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ streams, the refusal is an item of a stream with status 200, because graphql-sse
 refusals after which a retry may succeed have another status: a rate limit (429) or a rejected token (401).
 
 A stream that ends without `complete` was interrupted: the caller's credential expired or was revoked, or the server
-stopped. Clients then reconnect with a new token.
+stopped. Clients then reconnect with a new token. There is no `retry` line, which graphql-sse refuses.
 """
 
 import asyncio
@@ -35,6 +35,7 @@ from app.engine.context import RequestContext
 from app.engine.errors import mask_fault
 from app.engine.execution import GraphQLResponse, OperationFailed
 from app.server.security_headers import SECURITY_HEADERS
+from app.server.stopping import STOPPING
 
 KEEP_ALIVE_SECONDS: Final = 12.0
 """If no item was sent for this time, a comment is sent, so that proxies do not close the connection as idle."""
@@ -89,6 +90,7 @@ async def stream_response(
                 _wait_for_disconnect(receive),
                 _wait_for_expiry(context),
                 _wait_for_revocation(watch_revocation),
+                _wait_for_stop(),
             )
             if not has_disconnected:
                 await stream.end()
@@ -135,6 +137,13 @@ async def _wait_for_revocation(watch_revocation: WatchRevocation) -> bool:
         await revoked.wait()
     finally:
         stop_watching()
+    return False
+
+
+async def _wait_for_stop() -> bool:
+    stopped = asyncio.Event()
+    with STOPPING.calls(stopped.set):
+        await stopped.wait()
     return False
 
 

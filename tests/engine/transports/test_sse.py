@@ -18,6 +18,7 @@ from app.engine.execution import GraphQLEngine
 from app.engine.limits.rate_limiter import RateLimiter
 from app.engine.transports import sse
 from app.engine.transports.http import GraphQLOverHTTP
+from app.server.stopping import Stopping
 from app.settings import Settings
 from tests.engine import sample_schema
 from tests.engine.sample_schema import authenticator, token
@@ -214,6 +215,19 @@ async def test_the_stream_ends_without_complete_when_the_token_expires(monkeypat
         await client.expect_end()
     assert timedelta(seconds=0.1) < datetime.now(UTC) - started < timedelta(seconds=2)
     assert sample_schema.resolver_calls == ["begun", "ended"]
+
+
+async def test_the_stream_ends_without_complete_when_the_server_stops(monkeypatch: pytest.MonkeyPatch) -> None:
+    stopping = Stopping()
+    monkeypatch.setattr(sse, "STOPPING", stopping)
+    async with event_stream("subscription { forever }") as client:
+        await client.expect_start()
+        stopping.begin()
+        await client.expect_end()
+    assert sample_schema.resolver_calls == ["begun", "ended"]
+    async with event_stream("subscription { forever }") as late:
+        await late.expect_start()
+        await late.expect_end()
 
 
 async def test_a_client_that_does_not_read_is_disconnected_at_expiry(

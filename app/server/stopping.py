@@ -1,0 +1,72 @@
+"""Stopping a server process: event streams end at once, and the process ends in any case.
+
+uvicorn closes WebSockets with 1012 when it stops, but it does not tell applications, and event streams never end by
+themselves. A task may also wait for something that never answers, although it was cancelled.
+"""
+
+import asyncio
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import Final
+
+
+class Stopping:
+    """Whether this process is stopping, and the functions to call when it begins to stop."""
+
+    def __init__(self) -> None:
+        self._has_begun = False
+        self._callbacks: dict[object, Callable[[], None]] = {}
+
+    def begin(self) -> None:
+        """Call the functions. It must be called in the event loop."""
+        self._has_begun = True
+        for callback in list(self._callbacks.values()):
+            callback()
+
+    @contextmanager
+    def calls(self, callback: Callable[[], None]) -> Iterator[None]:
+        """Call `callback` when the process begins to stop, until the block ends. Call it now if that has happened."""
+        key = object()
+        self._callbacks[key] = callback
+        if self._has_begun:
+            callback()
+        try:
+            yield
+        finally:
+            del self._callbacks[key]
+
+
+STOPPING: Final = Stopping()
+"""That of this process."""
+
+
+def stop_at_signals(numbers: Collection[signal.Signals], *, seconds: float) -> None:
+    """Begin to stop at the first of these signals, besides what their handlers do.
+
+    If the process has not ended after `seconds`, it exits with status 1. It must be called in the event loop of the
+    main thread, after the server has installed its handlers.
+    """
+    loop = asyncio.get_running_loop()
+    timer = threading.Timer(seconds, _exit)
+    timer.daemon = True
+    for number in numbers:
+        handle = signal.getsignal(number)
+
+        def stop(received: int, frame: FrameType | None, handle: object = handle) -> None:
+            with suppress(RuntimeError):  # it has been started by an earlier signal, or the loop is closed
+                timer.start()
+                loop.call_soon_threadsafe(STOPPING.begin)
+            if callable(handle):
+                handle(received, frame)
+
+        signal.signal(number, stop)
+
+
+def _exit() -> None:
+    print("The server did not stop in time and is ended.", file=sys.stderr, flush=True)
+    os._exit(1)
