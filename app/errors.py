@@ -288,16 +288,10 @@ class RefundExceedsTopUp(BillingError):
 class PaymentRefused(BillingError):
     """The payment provider refuses to begin the payment. Nothing was paid."""
 
-    reason: str = described(
-        "Why: AMOUNT_TOO_SMALL, AMOUNT_TOO_LARGE, CURRENCY_NOT_SUPPORTED, ACCOUNT_RESTRICTED (the seller's account), "
-        "RETURN_URL_REFUSED, LOCATION_UNKNOWN (the tax depends on it) or OTHER."
-    )
+    reason: str = described("Why: for example AMOUNT_TOO_SMALL, CURRENCY_NOT_SUPPORTED or ACCOUNT_RESTRICTED.")
     provider_code: str = described("The provider's code of the refusal, for support.")
 
-    template = (
-        "The payment provider refuses to begin the payment: {error.reason} ({error.provider_code}). Change the amount "
-        "or contact support, then begin it again with a new idempotency key."
-    )
+    template = "The payment provider refuses the payment: {error.reason} ({error.provider_code}). Nothing was paid."
 
 
 class WebhookEndpointNotFound(BillingError):

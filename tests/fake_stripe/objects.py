@@ -128,5 +128,22 @@ def dispute(**known: Any) -> Json:
     } | known
 
 
+def tax_calculation(**known: Any) -> Json:
+    return {
+        "object": "tax.calculation",
+        "customer_details": {
+            "address": None, "address_source": None, "ip_address": None, "tax_ids": [], "taxability_override": "none",
+        },
+        "expires_at": None,
+        "line_items": None,
+        "livemode": False,
+        "ship_from_details": None,
+        "shipping_cost": None,
+        "tax_amount_inclusive": 0,
+        "tax_breakdown": [],
+        "tax_date": 1,
+    } | known  # fmt: skip
+
+
 def error_body(kind: str, code: str, message: str, **more: Any) -> Json:
     return {"error": {"type": kind, "code": code, "message": message} | more}

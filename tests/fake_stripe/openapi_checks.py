@@ -43,9 +43,23 @@ SINCE: Final[Mapping[tuple[str, str], Json]] = {
     },
     ("POST", "/v1/payment_intents"): {
         "allowed_payment_method_types": {"type": "array", "items": {"type": "string", "enum": ["card"]}},
+        "hooks": {
+            "type": "object",
+            "properties": {
+                "inputs": {
+                    "type": "object",
+                    "properties": {"tax": {"type": "object", "properties": {"calculation": {"type": "string"}}}},
+                    "additionalProperties": False,
+                }
+            },
+            "additionalProperties": False,
+        },
     },
 }
 """Parameters that are newer than the description. The SDK's types have each of them."""
+
+NEWER: Final = {("POST", "/v1/tax/calculations")}
+"""Calls that are newer than the description. Only the SDK's types are checked."""
 
 _WRITTEN: Final = {
     "boolean": re.compile("true|false"),
@@ -61,11 +75,14 @@ class OpenApiMismatch(AssertionError):
 
 def check_request(method: str, path: str, form: Mapping[str, Any]) -> None:
     """Check a decoded form, whose values are strings. Raises: OpenApiMismatch: Stripe would reject it."""
-    _check(form, _request_schema(method, path), "request", written=True)
+    if (method, path) not in NEWER:
+        _check(form, _request_schema(method, path), "request", written=True)
 
 
 def check_reply(method: str, path: str, status: int, reply: Json) -> None:
     """Check a reply. Raises: OpenApiMismatch: Stripe answers this call differently."""
+    if (method, path) in NEWER:
+        return
     responses = excerpt()["paths"][path][method.lower()]["responses"]
     described = responses.get(str(status), responses["default"])
     _check(reply, described["content"]["application/json"]["schema"], f"reply {status}")

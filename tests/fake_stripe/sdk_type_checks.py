@@ -26,6 +26,7 @@ OPTIONS = {"api_key", "stripe_version", "stripe_account", "stripe_context", "max
 
 RESOURCES: dict[str, type[StripeObject]] = {
     "billing_portal.session": stripe.billing_portal.Session,
+    "tax.calculation": stripe.tax.Calculation,
     "charge": stripe.Charge,
     "checkout.session": stripe.checkout.Session,
     "customer": stripe.Customer,
@@ -121,7 +122,8 @@ def _contents(
 
 
 def _one_of(value: Any, args: tuple[Any, ...], home: str, path: str, *, written: bool) -> Iterator[str]:
-    named = [one for arg in args if get_origin(arg) is Literal for one in get_args(arg)]
+    # The literal "" means that a value can be unset: it lists no values.
+    named = [one for arg in args if get_origin(arg) is Literal for one in get_args(arg) if one]
     strict = [arg for arg in args if not (named and arg is str)]
     tried = [list(_problems(value, arg, home, path, written=written)) for arg in strict]
     if all(tried):

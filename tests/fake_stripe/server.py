@@ -119,6 +119,12 @@ CALLS = [
         params.PaymentIntentConfirmParams,
         lambda fake, request, form: fake.confirm_intent(request.path_params["id"], form),
     ),
+    Call(
+        "POST",
+        "/v1/tax/calculations",
+        params.tax.CalculationCreateParams,
+        lambda fake, _, form: fake.calculate_tax(form),
+    ),
     Call("POST", "/v1/refunds", params.RefundCreateParams, lambda fake, _, form: fake.create_refund(form)),
     Call("GET", "/v1/refunds", params.RefundListParams, _refunds),
     Call(

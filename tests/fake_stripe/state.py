@@ -112,6 +112,26 @@ class FakeStripe:
         self.objects[f"request of {created['id']}"] = {"object": "-", **form}
         return created
 
+    def calculate_tax(self, form: Json) -> Json:
+        """20 % of the price, if a checkout has saved the customer's address."""
+        if self.get(form["customer"], param="customer").get("address") is None:
+            message = "The customer's location is not known."
+            raise StripeError(
+                400, objects.error_body("invalid_request_error", "customer_tax_location_invalid", message)
+            )
+        [line] = form["line_items"]
+        assert line["tax_behavior"] == "exclusive"
+        price = int(line["amount"])
+        made = self._add(
+            "taxcalc",
+            objects.tax_calculation(
+                amount_total=price + price // 5, tax_amount_exclusive=price // 5, currency=form["currency"],
+                customer=form["customer"],
+            ),
+        )  # fmt: skip
+        del made["created"]  # a calculation has no such field
+        return made
+
     def create_intent(self, form: Json) -> Json:
         """A payment with a saved card in its owner's absence."""
         self._refuse()
@@ -121,6 +141,8 @@ class FakeStripe:
             raise StripeError(
                 400, objects.error_body("invalid_request_error", "payment_method_unexpected_state", "Detached.")
             )
+        if (hooks := form.get("hooks")) is not None:
+            assert self.get(hooks["inputs"]["tax"]["calculation"])["amount_total"] == int(form["amount"])
         created = self._intent(form, int(form["amount"]), card)
         if self.next_charge == "succeeded":
             self._succeed(created)
@@ -194,6 +216,8 @@ class FakeStripe:
             assert session["status"] == "open", "the page is closed"
             form = self.objects[f"request of {session_id}"]
             asked = form["payment_intent_data"]
+            if form.get("customer_update") == {"address": "auto"}:
+                self.get(session["customer"])["address"] = {"country": "DE"}
             card = self._add(
                 "pm", objects.card(customer=session["customer"] if "setup_future_usage" in asked else None)
             )

@@ -7,6 +7,7 @@ from stripe import params
 
 from tests.fake_stripe import objects, openapi_checks
 from tests.fake_stripe.openapi_checks import (
+    NEWER,
     SINCE,
     OpenApiMismatch,
     check_event,
@@ -32,8 +33,8 @@ def build_dispute(**known: Any) -> objects.Json:
 def test_every_call_of_the_fake_is_in_the_description() -> None:
     check_request("POST", "/v1/refunds", REFUND)
     described = openapi_checks.excerpt()["paths"]
-    assert {(call.method.lower(), call.path) for call in CALLS} == {
-        (method, path) for path, methods in described.items() for method in methods
+    assert {(call.method, call.path) for call in CALLS} - NEWER == {
+        (method.upper(), path) for path, methods in described.items() for method in methods
     }
 
 

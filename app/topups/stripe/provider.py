@@ -45,6 +45,7 @@ from app.topups.stripe.settings import check_settings
 from app.topups.stripe.signatures import SIGNATURE_HEADER, verify_signature
 
 if TYPE_CHECKING:
+    from stripe.params import PaymentIntentCreateParams
     from stripe.params.checkout import SessionCreateParams
 
 API_VERSION: Final = "2026-10-28.endive"
@@ -159,21 +160,27 @@ class Stripe:
         return event_mapping.map_session(session.to_dict())
 
     async def charge_saved_card(self, charge: SavedCardCharge) -> Payment:
+        price = to_stripe_amount(charge.amount_minor, charge.currency)
+        metadata = {REFERENCE_KEY: charge.reference, ORIGIN_KEY: ORIGIN_SAVED_CARD}
+        params: PaymentIntentCreateParams = {
+            "amount": price,
+            "currency": charge.currency.lower(),
+            "customer": charge.customer_ref,
+            "payment_method": charge.card_ref,
+            "allowed_payment_method_types": ["card"],
+            "confirm": True,
+            "off_session": True,
+            "description": charge.description,
+            "metadata": metadata,
+        }
         async with translate_refusals():
+            if self.automatic_tax:
+                params["amount"], calculation_id = await self._calculate_tax(charge, price)
+                params["hooks"] = {"inputs": {"tax": {"calculation": calculation_id}}}
+                metadata[PRICE_BEFORE_TAX_KEY] = str(price)
             try:
                 made = await self.client.v1.payment_intents.create_async(
-                    {
-                        "amount": to_stripe_amount(charge.amount_minor, charge.currency),
-                        "currency": charge.currency.lower(),
-                        "customer": charge.customer_ref,
-                        "payment_method": charge.card_ref,
-                        "allowed_payment_method_types": ["card"],
-                        "confirm": True,
-                        "off_session": True,
-                        "description": charge.description,
-                        "metadata": {REFERENCE_KEY: charge.reference, ORIGIN_KEY: ORIGIN_SAVED_CARD},
-                    },
-                    {"idempotency_key": f"charge-{charge.reference}"},
+                    params, {"idempotency_key": f"charge-{charge.reference}"}
                 )
             except stripe.CardError as error:
                 return await self._map_card_error(charge, error)
@@ -277,6 +284,21 @@ class Stripe:
             if checkout.customer_ref is not None:
                 params["customer_update"] = {"address": "auto"}
         return params
+
+    async def _calculate_tax(self, charge: SavedCardCharge, price: int) -> tuple[int, str]:
+        """Return the amount with tax and the id of the calculation, by the address that a checkout has saved.
+
+        Stripe records the tax of the calculation when the payment succeeds, and reverses it with refunds.
+        """
+        calculation = await self.client.v1.tax.calculations.create_async(
+            {
+                "currency": charge.currency.lower(),
+                "customer": charge.customer_ref,
+                "line_items": [{"amount": price, "reference": charge.reference, "tax_behavior": "exclusive"}],
+            },
+            {"idempotency_key": f"tax-{charge.reference}"},
+        )
+        return calculation.amount_total, calculation.id or ""
 
     async def _map_card_error(self, charge: SavedCardCharge, card_error: stripe.CardError) -> Payment:
         """Return the payment of a charge that the card refused.
