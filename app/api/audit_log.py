@@ -21,6 +21,8 @@ from app.errors import BadRequest
 from app.ledger import accounts
 
 MAX_ACTOR_LENGTH: Final = 300
+MAX_ACTION_LENGTH: Final = 32
+"""The lengths of the columns. Tortoise refuses to compare a longer text with them."""
 
 Owner = Annotated[strawberry.ID | None, strawberry.argument(description="Only changes to the account of this owner.")]
 Actor = Annotated[
@@ -77,8 +79,9 @@ class AuditLogQueries:
         actor: Actor = None,
         action: Action = None,
     ) -> Connection[AuditRecord]:
-        check_ids(ownerId=owner_id, action=action)
-        _check_actor(actor)
+        check_ids(ownerId=owner_id)
+        _check_filter(actor, name="actor", max_length=MAX_ACTOR_LENGTH)
+        _check_filter(action, name="action", max_length=MAX_ACTION_LENGTH)
         account_id = await accounts.find_account_id(owner_id) if owner_id is not None else None
 
         async def read(limit: int, position: tuple[int] | None) -> list[models.AuditRecord]:
@@ -129,9 +132,9 @@ async def fetch_record(context: Context, record_id: int) -> AuditRecord | None:
     return to_audit_record(found) if found else None
 
 
-def _check_actor(actor: str | None) -> None:
-    if actor is not None and not (1 <= len(actor) <= MAX_ACTOR_LENGTH and is_visible(actor) and " " not in actor):
-        raise BadRequest(f"actor must have 1 to {MAX_ACTOR_LENGTH} visible characters, without spaces.")
+def _check_filter(text: str | None, *, name: str, max_length: int) -> None:
+    if text is not None and not (1 <= len(text) <= max_length and is_visible(text) and " " not in text):
+        raise BadRequest(f"{name} must have 1 to {max_length} visible characters, without spaces.")
 
 
 _owners = batched(accounts.find_owners, None)

@@ -396,11 +396,27 @@ async def test_a_cursor_of_another_filter_is_refused(api: Api) -> None:
     assert message.startswith("after is not a cursor of this list")
 
 
-async def test_an_invalid_actor_filter_is_refused(api: Api) -> None:
-    for actor in ("", "a b", "a" * 301, "a\x00"):
-        assert await api.error(OPERATOR, AUDIT_LOG, actor=actor) == (
-            "BAD_USER_INPUT", "actor must have 1 to 300 visible characters, without spaces.",
+@pytest.mark.parametrize(("name", "max_length"), [("actor", 300), ("action", 32)])
+async def test_an_invalid_filter_is_refused(api: Api, name: str, max_length: int) -> None:
+    for text in ("", "a b", "a" * (max_length + 1), "a\x00"):
+        assert await api.error(OPERATOR, AUDIT_LOG, **{name: text}) == (
+            "BAD_USER_INPUT", f"{name} must have 1 to {max_length} visible characters, without spaces.",
         )  # fmt: skip
+    assert (await api.data(OPERATOR, AUDIT_LOG, **{name: "a" * max_length}))["auditLog"]["edges"] == []
+
+
+async def test_the_longest_filters_and_ids_have_cursors(api: Api) -> None:
+    owner, actor = "\U0001f600" * 255, "operator:" + "\U0001f601" * 255
+    caller = replace(OPERATOR, actor=actor)
+    for number in (1, 2):
+        await send(api, caller, "grantCredits", **(GRANT | {"ownerId": owner, "idempotencyKey": f"k{number}"}))
+    filters = {"first": 1, "ownerId": owner, "actor": actor, "action": "grantCredits"}
+
+    cursor = (await api.data(OPERATOR, AUDIT_LOG, **filters))["auditLog"]["pageInfo"]["endCursor"]
+    [edge] = (await api.data(OPERATOR, AUDIT_LOG, after=cursor, **filters))["auditLog"]["edges"]
+
+    assert len(cursor) > 2_500
+    assert edge["node"]["actor"] == actor
 
 
 async def test_only_operators_read_the_audit_log(api: Api) -> None:

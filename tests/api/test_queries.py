@@ -74,6 +74,22 @@ async def test_pages_have_no_gap_or_repetition_during_writes(api: Api, rate_card
     assert found == names[::-1]
 
 
+async def test_a_page_of_tasks_with_the_longest_ids_has_a_cursor(api: Api) -> None:
+    await grant_credits("alice", 5)
+    agent_id = "\U0001f600" * 255
+    tasks = [
+        (await start_task("alice", agent_id=agent_id, task_id="\U0001f601" * 254 + character)).task_id
+        for character in "ab"
+    ]
+    query = """query($agent: ID!, $after: String) { agent(agentId: $agent) {
+        tasks(first: 1, after: $after, order: OLDEST) { edges { node { taskId } } pageInfo { endCursor } } } }"""
+
+    first = (await api.data(ALICE, query, agent=agent_id))["agent"]["tasks"]
+    second = (await api.data(ALICE, query, agent=agent_id, after=first["pageInfo"]["endCursor"]))["agent"]["tasks"]
+
+    assert [page["edges"][0]["node"]["taskId"] for page in (first, second)] == tasks
+
+
 async def test_a_statement_groups_tasks_and_later_pages_match_the_first(api: Api, rate_cards: RateCardCache) -> None:
     [first, second] = await charged_tasks(rate_cards, 2)
     query = """query($after: String) { account { statement(first: 1, after: $after) {
