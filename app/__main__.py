@@ -117,6 +117,14 @@ def keys_revoke(id: str) -> None:
     asyncio.run(keys.revoke(id))
 
 
+@cli.command("ledger-keys")
+def ledger_keys() -> None:
+    """List the ids of the ledger keys: which one signs, which ones verify, which ones are not configured."""
+    from app.cli import verify
+
+    asyncio.run(verify.list_ledger_keys())
+
+
 @cli.command()
 @click.argument("owner")
 @click.argument("credits", type=int)

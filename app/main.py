@@ -29,6 +29,7 @@ from app.engine.persisted.documents import load_persisted_documents
 from app.engine.transports.http import GraphQLOverHTTP
 from app.engine.transports.websocket import GraphQLOverWebSocket
 from app.errors import Misconfigured
+from app.ledger import registered_keys
 from app.live.change_notifier import NOTIFIER
 from app.server import host_allowlist
 from app.server.body_deadline import call_with_body_deadline
@@ -91,6 +92,9 @@ def create_app(settings: Settings | None = None, *, has_protocol_limits: bool = 
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         await pools.connect(database_url, statement_seconds=settings.statement_seconds)
         try:
+            await registered_keys.register_signing_key()
+            if problem := await registered_keys.missing_keys_problem():
+                log.warning(problem)
             async with run_in_background(background_loops(state, database_url=database_url)):
                 # The objects created so far exist until the process ends. Freezing excludes them from full collections,
                 # which otherwise stop all requests for 80 ms, twice per second under load.

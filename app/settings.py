@@ -127,7 +127,9 @@ class Settings(BaseSettings):
     If unset, services,operators; in development all.
     """
     ledger_key: SecretStr | None = None
-    """Key of the entries' HMAC chain, at least 32 bytes in hex. Required in production."""
+    """Key that signs the entries (HMAC chain) and receipts, at least 32 bytes in hex. Required in production."""
+    ledger_verification_keys: SecretStr | None = None
+    """Other ledger keys, separated by commas, which verify but do not sign: all earlier ones, and the next one."""
     jwt_issuer: str = "http://localhost/development"
     """Required `iss` of tokens."""
     jwt_audience: str = "credits"

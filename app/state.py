@@ -1,14 +1,12 @@
 """Builds the state that all requests of a process share, from the settings."""
 
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-
 from app.api.accounts.balance import open_latest_balances
 from app.api.context import AppState
 from app.auth.development_keys import development_secret
 from app.db.group_commit import LOOP_TURNS, BatchedReads
 from app.errors import Misconfigured
 from app.ledger import queries
+from app.ledger.rules.ledger_keys import MIN_KEY_BYTES, LedgerKey
 from app.live.change_feed import ChangeFeed
 from app.outgoing_webhooks.secret_box import SecretBox
 from app.pricing.rate_card_cache import RateCardCache
@@ -16,8 +14,6 @@ from app.settings import Settings, reveal
 from app.tasks import stop_and_resume
 from app.tasks.charging import ChargeQueue
 from app.topups.configured_provider import open_provider
-
-MIN_LEDGER_KEY_BYTES = 32
 
 
 def build_state(settings: Settings) -> AppState:
@@ -43,12 +39,11 @@ def build_state(settings: Settings) -> AppState:
 
 
 def webhook_secrets(settings: Settings) -> SecretBox:
-    """Return what encrypts the secrets of webhook endpoints. Its key is derived from LEDGER_KEY.
+    """Return what encrypts the secrets of webhook endpoints, with keys derived from the ledger keys.
 
     Raises: Misconfigured.
     """
-    derivation = HKDF(algorithm=SHA256(), length=32, salt=None, info=b"webhook secrets")
-    return SecretBox([derivation.derive(ledger_key(settings))])
+    return SecretBox([LedgerKey.derive(key).webhook_secrets for key in ledger_keys(settings)])
 
 
 def configure_ledger(settings: Settings) -> None:
@@ -56,21 +51,28 @@ def configure_ledger(settings: Settings) -> None:
 
     Raises: Misconfigured.
     """
-    stop_and_resume.configure_ledger(ledger_key(settings), low_balance_threshold=settings.low_balance_threshold)
+    key, *others = ledger_keys(settings)
+    threshold = settings.low_balance_threshold
+    stop_and_resume.configure_ledger(key, verification_keys=others, low_balance_threshold=threshold)
 
 
-def ledger_key(settings: Settings) -> bytes:
-    """Return the key of the entries' HMAC chain.
+def ledger_keys(settings: Settings) -> list[bytes]:
+    """Return the ledger key that signs, then those that only verify.
 
-    Raises: Misconfigured: the key is too short, or in production it is missing.
+    Raises: Misconfigured: a key is too short, or in production LEDGER_KEY is missing.
     """
-    key_hex = reveal(settings.ledger_key)
-    if key_hex is None:
-        return development_secret("ledger", settings=settings)
+    signing, others = reveal(settings.ledger_key), reveal(settings.ledger_verification_keys)
+    return [
+        development_secret("ledger", settings=settings) if signing is None else _parse_key("LEDGER_KEY", signing),
+        *(_parse_key("Each of LEDGER_VERIFICATION_KEYS", text.strip()) for text in (others or "").split(",") if others),
+    ]
+
+
+def _parse_key(name: str, text: str) -> bytes:
     try:
-        key = bytes.fromhex(key_hex)
+        key = bytes.fromhex(text)
     except ValueError:
         key = b""
-    if len(key) < MIN_LEDGER_KEY_BYTES:
-        raise Misconfigured("LEDGER_KEY must have at least 64 hex digits: generate it with `openssl rand -hex 32`.")
+    if len(key) < MIN_KEY_BYTES:
+        raise Misconfigured(f"{name} must have at least 64 hex digits: generate it with `openssl rand -hex 32`.")
     return key

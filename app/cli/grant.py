@@ -4,7 +4,7 @@ import secrets
 from datetime import datetime
 
 from app.cli.connection import COMMAND_LINE, command_line_action, database_url, open_database
-from app.ledger import grants
+from app.ledger import grants, registered_keys
 from app.ledger.rules.account_state import GrantSource
 from app.plurals import counted
 from app.settings import get_settings
@@ -35,6 +35,7 @@ async def run(
     )
     with database_url() as url:
         async with open_database(url):
+            await registered_keys.register_signing_key()
             granted = await grants.grant_credits(request)
     done = "granted before" if granted.replayed else "granted"
     print(f"{counted(granted.grant.credits, 'credit')} {done} to {owner_id}: {granted.balance.available:,} available")

@@ -6,6 +6,7 @@ from typing import Final, Literal
 
 from app.cli.connection import command_line_action, database_url, open_database
 from app.errors import InvalidInput, Misconfigured
+from app.ledger import registered_keys
 from app.ledger.grants import reason_problems
 from app.settings import get_settings
 from app.state import configure_ledger
@@ -80,6 +81,7 @@ async def _provider_and_database() -> AsyncIterator[PaymentProvider]:
         raise Misconfigured("PAYMENT_PROVIDER is none: set it to the provider that sent the event.")
     with database_url() as url:
         async with open_database(url):
+            await registered_keys.register_signing_key()
             try:
                 yield provider
             finally:

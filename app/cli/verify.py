@@ -1,4 +1,4 @@
-"""`python -m app verify [OWNER] [--heads FILE]`
+"""`python -m app verify [OWNER] [--heads FILE]` and `python -m app ledger-keys`
 
 The HMAC chain proves that nobody without the key has changed an entry or removed one from the middle. It does not prove
 that the newest entries were not removed. Therefore the newest entry of every account, its *head*, can be saved to a
@@ -18,7 +18,7 @@ from app.cli.connection import database_url, open_database
 from app.credits import check_key
 from app.db import pools
 from app.errors import InvalidInput
-from app.ledger import accounts
+from app.ledger import accounts, posting, registered_keys
 from app.plurals import counted
 from app.settings import get_settings
 from app.state import configure_ledger
@@ -39,19 +39,23 @@ ORDER BY saved.account_id
 
 
 def run(owner_id: str | None, heads_file: Path | None) -> int:
-    """Print violations and a summary. Returns the exit status: 1 if the ledger is not intact."""
+    """Print violations and a summary.
+
+    Returns the exit status: 1 if the ledger is not intact, 3 if entries could not be verified because their key is not
+    configured.
+    """
     saved = read_heads(heads_file) if heads_file and heads_file.exists() else []
     heads = asyncio.run(_verify_and_print(owner_id, saved))
-    if heads is None:
-        return 1
+    if isinstance(heads, int):
+        return heads
     if heads_file:
         write_heads(heads_file, heads)
         print(f"{len(saved):,} saved heads found, {len(heads):,} heads saved to {heads_file}")
     return 0
 
 
-async def _verify_and_print(owner_id: str | None, saved: list[AccountHead]) -> list[AccountHead] | None:
-    """Return the heads of all accounts, or None if the ledger is not intact or a saved head is missing."""
+async def _verify_and_print(owner_id: str | None, saved: list[AccountHead]) -> list[AccountHead] | int:
+    """Return the heads of all accounts, or the exit status if the ledger could not be proven to be intact."""
     configure_ledger(get_settings())
     with database_url() as url:
         async with open_database(url):
@@ -65,8 +69,16 @@ async def _verify_and_print(owner_id: str | None, saved: list[AccountHead]) -> l
         print(f"… and {report.unlisted:,} more")
     violations = len(missing) + len(report.violations) + report.unlisted
     verdict = counted(violations, "violation") if violations else "the ledger is intact"
+    if report.missing_keys:
+        unverified = counted(report.missing_keys.total(), "entry", "entries")
+        verdict = f"{counted(violations, 'violation')}, {unverified} could not be verified"
+        for key_id, count in sorted(report.missing_keys.items()):
+            entries = counted(count, "entry", "entries")
+            print(f"{entries} signed with the ledger key {key_id}: add that key to LEDGER_VERIFICATION_KEYS")
     print(f"{counted(report.accounts, 'account')}, {counted(report.entries, 'entry', 'entries')}: {verdict}")
-    return heads if report.is_intact and not missing else None
+    if violations:
+        return 1
+    return 3 if report.missing_keys else heads
 
 
 async def _check_owner(owner_id: str) -> None:
@@ -97,6 +109,18 @@ async def _missing_heads(saved: list[AccountHead]) -> list[str]:
             state = "has changed" if row["is_changed"] else "is gone"
             lines.append(f"HEAD account {row['account_id']}: entry {row['seq']} {state}")
     return lines
+
+
+async def list_ledger_keys() -> None:
+    """Print a line for each ledger key that is configured or has signed entries."""
+    configure_ledger(get_settings())
+    keys = posting.ledger_keys()
+    with database_url() as url:
+        async with open_database(url):
+            used = await registered_keys.used_key_ids()
+    for key_id in dict.fromkeys([*keys.by_id, *used]):
+        role = "signs" if key_id == keys.signing.id else "verifies" if key_id in keys.by_id else "is not configured"
+        print(f"{key_id}  {role}{', has signed entries' if key_id in used else ''}")
 
 
 def read_heads(heads_file: Path) -> list[AccountHead]:

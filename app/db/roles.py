@@ -15,7 +15,7 @@ from app.db import database_url, pools
 from app.errors import Misconfigured
 
 INSERT_ONLY_TABLES: Final = (
-    "audit_record", "entry", "operation", "owner", "provider_payment", "rate_card", "task_account",
+    "audit_record", "entry", "ledger_key", "operation", "owner", "provider_payment", "rate_card", "task_account",
 )  # fmt: skip
 """Tables whose rows are never changed."""
 READ_ONLY_TABLES: Final = ("tortoise_migrations",)

@@ -63,9 +63,20 @@ class Entry(Model):
     draws: fields.Field[list[list[int]]] = fields.JSONField()
     hold_number = fields.IntField(null=True)
     mac = fields.BinaryField()
+    key_id = fields.CharField(max_length=8, null=True)
 
     class Meta:
         table = "entry"
+
+
+class LedgerKeyId(Model):
+    """The id of a ledger key that may have signed entries. The keys are not in the database."""
+
+    id = fields.CharField(max_length=8, primary_key=True)
+    first_used_at = fields.DatetimeField()
+
+    class Meta:
+        table = "ledger_key"
 
 
 class Grant(Model):

@@ -29,6 +29,7 @@ from app.db.tables import RowSelect
 from app.ledger import account_events, notifications, rows
 from app.ledger.rules import due_changes, entries
 from app.ledger.rules.account_state import AccountState
+from app.ledger.rules.ledger_keys import LedgerKeys
 from app.live import change_feed
 from app.live.change_notifier import NOTIFIER
 
@@ -76,7 +77,7 @@ OnHoldsExpired = Callable[[SetWrite, AccountState], None]
 
 @dataclass(frozen=True, slots=True)
 class _Configuration:
-    signing_key: bytes
+    keys: LedgerKeys
     low_balance_threshold: int
     on_holds_expired: OnHoldsExpired
 
@@ -84,21 +85,18 @@ class _Configuration:
 _configuration: _Configuration | None = None
 
 
-def configure(key: bytes, *, low_balance_threshold: int, on_holds_expired: OnHoldsExpired) -> None:
-    """Set the key that signs entries, the default low-balance threshold and the handler of expired holds.
+def configure(keys: LedgerKeys, *, low_balance_threshold: int, on_holds_expired: OnHoldsExpired) -> None:
+    """Set the keys of entries, the default low-balance threshold and the handler of expired holds.
 
     Called once at start.
-    Raises: ValueError: the key is shorter than 32 bytes.
     """
     global _configuration  # noqa: PLW0603  set once, before the first posting
-    if len(key) < 32:
-        raise ValueError("the ledger key must have at least 32 bytes")
-    _configuration = _Configuration(key, low_balance_threshold, on_holds_expired)
+    _configuration = _Configuration(keys, low_balance_threshold, on_holds_expired)
 
 
-def signing_key() -> bytes:
-    """Return the key that signs entries. Raises: RuntimeError: `configure` was not called."""
-    return _configured().signing_key
+def ledger_keys() -> LedgerKeys:
+    """Return the keys that sign and verify. Raises: RuntimeError: `configure` was not called."""
+    return _configured().keys
 
 
 def _configured() -> _Configuration:
@@ -242,7 +240,7 @@ async def _open(
     )
     _, [found] = await connection.execute_query(sql, values)
     clock: datetime = found["clock"]
-    key = signing_key()
+    key = ledger_keys().signing
     accounts = {record["id"]: rows.account_from_row(record, clock=clock, key=key) for record in locked}
     for grant in map(rows.GRANTS.read, _OPEN_GRANTS.read(found["grants"])):
         accounts[grant.account_id].grants[grant.number] = grant

@@ -9,6 +9,7 @@ from app.db.tables import Table, to_json
 from app.ledger import models
 from app.ledger.rules.account_state import AccountState, Draws, GrantState, Hold, LedgerEntry
 from app.ledger.rules.due_changes import next_change_at
+from app.ledger.rules.ledger_keys import LedgerKey
 
 Row = TypeVar("Row")
 
@@ -46,7 +47,7 @@ _UPDATE_HOLD: Final = HOLDS.update(
 )  # fmt: skip
 
 
-def account_from_row(record: Any, *, clock: datetime, key: bytes) -> AccountState:
+def account_from_row(record: Any, *, clock: datetime, key: LedgerKey) -> AccountState:
     """Build the state of a locked account from ACCOUNT_COLUMNS.
 
     `clock` is the time of the database after the lock. The time of new entries (`at`) is never earlier than that of the

@@ -30,6 +30,9 @@ def weak_secrets(settings: Settings) -> list[str]:
     ledger_key = reveal(settings.ledger_key)
     if _is_typed_by_hand(ledger_key):
         problems.append("LEDGER_KEY is not random: generate it with `openssl rand -hex 32`.")
+    others = (reveal(settings.ledger_verification_keys) or "").split(",")
+    if any(_is_typed_by_hand(text.strip()) for text in others):
+        problems.append("LEDGER_VERIFICATION_KEYS has a key that is not random: rotate it.")
     if ledger_key and ledger_key.lower() in _other_secrets(settings):
         problems.append("LEDGER_KEY is also used for another setting: generate its own with `openssl rand -hex 32`.")
     urls = {"DATABASE_URL": settings.database_url, "MIGRATION_DATABASE_URL": settings.migration_database_url}

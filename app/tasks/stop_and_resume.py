@@ -6,7 +6,7 @@ resumed task continues where it stopped: its executor sends the same block run i
 charged are not charged twice.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -20,6 +20,7 @@ from app.ledger.account_events import TaskStopped, build_payload, record_event, 
 from app.ledger.notifications import NotificationKind
 from app.ledger.posting import Posting
 from app.ledger.rules.account_state import AccountState
+from app.ledger.rules.ledger_keys import LedgerKeys
 from app.plurals import counted
 from app.tasks import rows, task_accounts
 from app.tasks.budgets import find_budget, fund_resumed_task
@@ -216,13 +217,17 @@ async def resume_task(request: ResumeTaskRequest) -> TaskChange:
     return await posting.post([account_id], decide, reads=[rows.read_tasks([key])], holds=[rows.read_budgets([key])])
 
 
-def configure_ledger(key: bytes, *, low_balance_threshold: int = 500) -> None:
-    """Set the signing key of the ledger, its low-balance threshold and its handler of expired holds.
+def configure_ledger(key: bytes, *, verification_keys: Sequence[bytes] = (), low_balance_threshold: int = 500) -> None:
+    """Set the keys of the ledger, its low-balance threshold and its handler of expired holds.
 
-    Called once at start. The key has at least 32 bytes. A LOW_BALANCE notification is sent when the balance falls below
-    the threshold.
+    Called once at start. `key` signs; `verification_keys` only verify. Each has at least 32 bytes. A LOW_BALANCE
+    notification is sent when the balance falls below the threshold.
     """
-    posting.configure(key, low_balance_threshold=low_balance_threshold, on_holds_expired=_update_tasks_of_expired_holds)
+    posting.configure(
+        LedgerKeys.derive(key, verification_keys),
+        low_balance_threshold=low_balance_threshold,
+        on_holds_expired=_update_tasks_of_expired_holds,
+    )
 
 
 def _update_tasks_of_expired_holds(write: SetWrite, account: AccountState) -> None:

@@ -2,7 +2,7 @@
 
 A receipt is opened in a browser, which sends no token, and buyers forward receipts to their bookkeepers. So everybody
 who has the link can open the page. The link contains the account and the top-up, and is signed with a key derived from
-the ledger's, so that it cannot be guessed. It opens only this page and does not expire.
+a ledger key, so that it cannot be guessed. It opens only this page and does not expire.
 """
 
 import base64
@@ -69,7 +69,7 @@ def build_receipt(top_up: TopUpRow) -> Receipt | None:
 def build_token(reference: Reference) -> str:
     """Return the last part of a receipt's URL, which has 54 characters."""
     named = reference.account_id.to_bytes(8, "big") + bytes.fromhex(reference.row_id)
-    return base64.urlsafe_b64encode(named + _mac(named)).decode().rstrip("=")
+    return base64.urlsafe_b64encode(named + _mac(posting.ledger_keys().signing.receipts, named)).decode().rstrip("=")
 
 
 def parse_token(token: str) -> Reference | None:
@@ -79,7 +79,7 @@ def parse_token(token: str) -> Reference | None:
     except (binascii.Error, ValueError):
         return None
     named, mac = raw[:_NAMED_BYTES], raw[_NAMED_BYTES:]
-    if len(raw) != _NAMED_BYTES + _MAC_BYTES or not hmac.compare_digest(mac, _mac(named)):
+    if len(raw) != _NAMED_BYTES + _MAC_BYTES or not _is_signed(named, mac):
         return None
     return Reference(int.from_bytes(named[:8], "big"), named[8:].hex())
 
@@ -119,5 +119,14 @@ def _fill(template: Template, label: str, text: str) -> str:
     return template.substitute(label=escape(label), text=escape(text))
 
 
-def _mac(named: bytes) -> bytes:
-    return hmac.digest(posting.signing_key(), b"receipt\0" + named, "sha256")[:_MAC_BYTES]
+def _is_signed(named: bytes, mac: bytes) -> bool:
+    """Return whether any configured key has signed. Before keys were derived, the ledger key itself signed."""
+    return any(
+        hmac.compare_digest(mac, possible)
+        for key in posting.ledger_keys().by_id.values()
+        for possible in (_mac(key.receipts, named), _mac(key.original, b"receipt\0" + named))
+    )
+
+
+def _mac(key: bytes, signed: bytes) -> bytes:
+    return hmac.digest(key, signed, "sha256")[:_MAC_BYTES]

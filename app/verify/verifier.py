@@ -16,6 +16,7 @@ Accounts are checked in ranges of ids without gaps, so that rows without an acco
 one snapshot, its entries in order and in chunks, so that memory does not grow with the ledger.
 """
 
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -25,8 +26,8 @@ from app.db.pools import Connection
 from app.db.tables import RowSelect
 from app.ledger import accounts, posting
 from app.ledger.rows import ENTRIES
+from app.ledger.rules import hash_chain
 from app.ledger.rules.account_state import LedgerEntry
-from app.ledger.rules.hash_chain import GENESIS_MAC, sign_entry
 from app.verify.sql_checks import SQL_CHECKS
 
 MAX_LISTED: Final = 1_000
@@ -81,13 +82,15 @@ class AccountHead:
 class VerificationReport:
     """The numbers of checked accounts and entries, and the violations.
 
-    `unlisted` counts violations that are not listed.
+    `unlisted` counts violations that are not listed. `missing_keys` counts the entries whose MAC could not be
+    checked because their key is not configured, by the id of the key.
     """
 
     accounts: int = 0
     entries: int = 0
     violations: list[Violation] = field(default_factory=list)
     unlisted: int = 0
+    missing_keys: Counter[str] = field(default_factory=Counter)
 
     @property
     def is_intact(self) -> bool:
@@ -142,7 +145,7 @@ async def _verify_range(
     """Check the next accounts from id `first` on, and the ids between them. Returns: the id to continue with."""
     _, records = await connection.execute_query(_ACCOUNTS, [first, last, _ACCOUNTS_AT_ONCE])
     end = records[-1]["id"] if len(records) == _ACCOUNTS_AT_ONCE else last
-    checks = {record["id"]: _AccountCheck(record) for record in records}
+    checks = {record["id"]: _AccountCheck(record, report.missing_keys) for record in records}
     async for row in _entries(connection, first, end):
         account_id = row["account_id"]
         report.entries += 1
@@ -182,11 +185,12 @@ async def _entries(connection: Connection, first: int, last: int) -> AsyncIterat
 class _AccountCheck:
     """Checks one account, entry by entry."""
 
-    def __init__(self, account: Any) -> None:
+    def __init__(self, account: Any, missing_keys: Counter[str]) -> None:
         self.account = account
+        self.missing_keys = missing_keys
         self.owner_id: str = account["owner_id"]
         self._seq = self._version = self._posted = self._owed = self._balance = 0
-        self._mac = GENESIS_MAC
+        self._mac = hash_chain.GENESIS_MAC
         self._at: Any = None
         self._remaining: dict[int, int] = {}
         """The credits that each grant has left after the entries so far, by grant number."""
@@ -195,7 +199,7 @@ class _AccountCheck:
         """Compare the next entry with those before it."""
         try:
             entry = ENTRIES.read(row)
-            mac = sign_entry(entry, previous_mac=self._mac, key=posting.signing_key())
+            is_signed = hash_chain.is_signed(entry, previous_mac=self._mac, keys=posting.ledger_keys())
         except (ValueError, TypeError) as error:
             yield self._violation("I2", f"entry {row['seq']} cannot be read: {error}")
             self._mac, self._seq = bytes(row["mac"]), row["seq"]
@@ -214,7 +218,9 @@ class _AccountCheck:
             )
         if entry.balance_after < 0:
             yield self._violation("I6", f"entry {entry.seq} has balance {entry.balance_after}")
-        if entry.mac != mac:
+        if is_signed is None:
+            self.missing_keys[str(entry.key_id)] += 1
+        elif not is_signed:
             yield self._violation("I2", f"entry {entry.seq} has a MAC that does not match its content and position")
         yield from self._apply_draws(entry)
         self._seq, self._version, self._at, self._mac = entry.seq, entry.version, entry.at, entry.mac

@@ -41,6 +41,7 @@ ALL_MIGRATIONS = [
     "0005_dispute_figures",
     "0006_task_shortfall",
     "0007_outgoing_webhooks",
+    "0008_ledger_key_ids",
 ]
 
 TYPES: dict[type, str] = {
@@ -57,6 +58,7 @@ TYPES: dict[type, str] = {
 KEYS = {
     "account": ["id"],
     "service_key": ["id"],
+    "ledger_key": ["id"],
     "audit_record": ["id"],
     "auto_top_up": ["account_id"],
     "block_run": ["account_id", "block_run_id"],

@@ -14,7 +14,9 @@ from app.db import migrations as schema_migrations
 from app.db import pools, roles
 from app.db.failures import sqlstate
 from app.errors import Misconfigured
+from app.ledger import posting, registered_keys
 from app.pricing.rate_card_cache import RateCardCache, StaleRateCards
+from app.state import configure_ledger
 
 MINIMUM_POSTGRESQL: Final = 15
 CONNECT_TIMEOUT_SECONDS: Final = 10.0
@@ -155,6 +157,14 @@ async def role(_: Installation) -> str:
     """The application's role owns nothing and cannot change or delete entries."""
     fail_if(await roles.find_excess_privileges())
     return "it owns nothing and cannot change history"
+
+
+async def ledger_keys(installation: Installation) -> str:
+    """Every key that has signed entries is configured."""
+    configure_ledger(installation.settings)
+    if problem := await registered_keys.missing_keys_problem():
+        raise CheckFailed(problem)
+    return f"{posting.ledger_keys().signing.id} signs; every key that has signed is configured"
 
 
 async def rate_card(_: Installation) -> str:

@@ -36,6 +36,7 @@ CHECKS: Final = (
     Check(name="clock", run=database_checks.clock, requires=DATABASE),
     Check(name=MIGRATIONS, run=database_checks.migrations, requires=DATABASE),
     Check(name="database-role", run=database_checks.role, requires=DATABASE, in_development=False),
+    Check(name="ledger-keys", run=database_checks.ledger_keys, requires=MIGRATIONS),
     Check(name="rate-card", run=database_checks.rate_card, requires=MIGRATIONS),
     Check(name="service-keys", run=database_checks.service_keys, requires=MIGRATIONS, in_development=False),
 )

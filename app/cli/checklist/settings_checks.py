@@ -18,7 +18,7 @@ from app.errors import Misconfigured
 from app.plurals import counted
 from app.server import exposure, production_checks
 from app.settings import Settings, log_format, reveal
-from app.state import ledger_key
+from app.state import ledger_keys
 from app.topups.configured_provider import open_provider
 
 MAXIMUM_MESSAGES: Final = 10
@@ -44,7 +44,7 @@ async def secrets(installation: Installation) -> str:
     if installation.settings.ledger_key is None:
         problems.append("LEDGER_KEY is not set: create one with `openssl rand -hex 32`, and keep a copy elsewhere.")
     else:
-        problems += _misconfiguration(lambda: ledger_key(installation.settings))
+        problems += _misconfiguration(lambda: ledger_keys(installation.settings))
     fail_if(problems)
     return "LEDGER_KEY and the database passwords are not guessable"
 

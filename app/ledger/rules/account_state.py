@@ -8,6 +8,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, NamedTuple
 
+from app.ledger.rules.ledger_keys import LedgerKey
+
 Draws = tuple[tuple[int, int], ...]
 """(grant number, credits) pairs: how many credits each grant paid or received."""
 
@@ -72,7 +74,8 @@ class LedgerEntry(NamedTuple):
     """One entry. The fields before `mac` are its content, in the order in which they are signed (`hash_chain`).
 
     `credits` and `owed` are the signed changes of `posted` and `owed`; `balance_after` is `posted` after the entry.
-    `hold_number` is the hold that paid, if there is one. `mac` has 32 bytes.
+    `hold_number` is the hold that paid, if there is one. `mac` has 32 bytes. `key_id` names the key of the MAC; without
+    one it is the ledger key itself.
     """
 
     account_id: int
@@ -92,6 +95,7 @@ class LedgerEntry(NamedTuple):
     draws: Draws
     hold_number: int | None
     mac: bytes
+    key_id: str | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -244,7 +248,7 @@ class AccountState:
     next_change_at: datetime | None
     low_balance_threshold: int | None = None
     at: datetime
-    signing_key: bytes
+    signing_key: LedgerKey
     grants: dict[int, GrantState] = field(default_factory=dict)
     holds: dict[int, Hold] = field(default_factory=dict)
     next_hold_expiry_at: datetime | None = None

@@ -58,8 +58,9 @@ def append_entry(
         hold_number=cause.hold_number,
         mac=b"",
     )
-    mac = sign_entry(unsigned, previous_mac=account.last_mac, key=account.signing_key)
-    entry = LedgerEntry(*unsigned[:-1], mac=mac)  # _replace takes three times as long
+    key = account.signing_key
+    mac = sign_entry(unsigned, previous_mac=account.last_mac, key=key.entries)
+    entry = LedgerEntry(*unsigned[:-2], mac=mac, key_id=key.id)  # _replace takes three times as long
     account.seq = entry.seq
     account.version = entry.version
     account.posted = balance_after

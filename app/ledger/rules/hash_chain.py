@@ -1,8 +1,9 @@
 """The HMAC chain over the entries of an account.
 
-The MAC of an entry is HMAC-SHA256(key, MAC of the previous entry + canonical bytes of the content). The key is not in
-the database, so write access to the tables is not enough to forge entries. Each account has its own chain, so that
-writes to different accounts do not wait for each other. Before the first entry, the MAC is 32 zero bytes.
+The MAC of an entry is HMAC-SHA256(key, MAC of the previous entry + canonical bytes of the content). The key is derived
+from a ledger key, whose id the entry carries (`ledger_keys`). It is not in the database, so write access to the tables
+is not enough to forge entries. Each account has its own chain, so that writes to different accounts do not wait for
+each other. Before the first entry, the MAC is 32 zero bytes.
 
 Canonical bytes are the content fields in the order of `LedgerEntry`, each as a netstring: the decimal length in bytes,
 a colon, the text in UTF-8, a comma. NULL is "-," without a length. Integers are decimal numbers, times are microseconds
@@ -15,6 +16,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from app.ledger.rules.account_state import LedgerEntry
+from app.ledger.rules.ledger_keys import LedgerKeys
 
 GENESIS_MAC: Final = bytes(32)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -52,3 +54,12 @@ def canonical_bytes(entry: LedgerEntry) -> bytes:
 def sign_entry(entry: LedgerEntry, *, previous_mac: bytes, key: bytes) -> bytes:
     """Return the 32-byte MAC of an entry."""
     return hmac.digest(key, previous_mac + canonical_bytes(entry), "sha256")
+
+
+def is_signed(entry: LedgerEntry, *, previous_mac: bytes, keys: LedgerKeys) -> bool | None:
+    """Return whether the MAC of an entry matches its content and position. None: its key is not configured."""
+    if entry.key_id is not None:
+        key = keys.by_id.get(entry.key_id)
+        return None if key is None else sign_entry(entry, previous_mac=previous_mac, key=key.entries) == entry.mac
+    oldest_first = reversed([*keys.by_id.values()])
+    return any(sign_entry(entry, previous_mac=previous_mac, key=key.original) == entry.mac for key in oldest_first)

@@ -12,9 +12,10 @@ from app.errors import BalanceLimitReached, InsufficientCredits
 from app.ledger.rules import balance_changes, due_changes
 from app.ledger.rules.account_state import AccountState, Cause, EntryKind, GrantSource, LedgerEntry
 from app.ledger.rules.hash_chain import GENESIS_MAC, canonical_bytes, sign_entry
+from app.ledger.rules.ledger_keys import LedgerKey
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
-KEY = bytes(32)
+KEY = LedgerKey.derive(bytes(32))
 CAUSE = Cause(actor="operator:test", reason="test")
 
 
@@ -191,7 +192,7 @@ def test_entries_and_grants_add_up_after_any_operations(steps: list[tuple[object
         balance += entry.credits
         assert (entry.seq, entry.version, entry.balance_after) == (seq, seq, balance)
         assert sum(drawn for _, drawn in entry.draws) == abs(entry.credits)
-        assert entry.mac == sign_entry(entry, previous_mac=mac, key=KEY)
+        assert entry.mac == sign_entry(entry, previous_mac=mac, key=KEY.entries)
         mac = entry.mac
     times = [entry.at for entry in account.new_entries]
     assert times == sorted(times)
