@@ -8,7 +8,7 @@ from app.ledger.queries import get_held_by_task
 from app.pricing.rate_card_cache import RateCardCache
 from app.tasks.charging import charge_many
 from tests.api.conftest import ALICE, BOB, OPERATOR, READER, SERVICE, Api
-from tests.factories import block_run_request, grant_credits, seconds_from_now, start_task, unique_id, wait_until
+from tests.factories import block_run_request, grant_credits, seconds_from_now, start_task, wait_until
 
 pytestmark = pytest.mark.anyio
 
@@ -128,46 +128,6 @@ async def test_an_unknown_owner_has_an_empty_account_and_nothing_is_written(api:
         "lowBalanceThreshold": 50,
     }
     assert (await pools.fetch("SELECT count(*) AS accounts FROM account"))[0]["accounts"] == 0
-
-
-async def test_objects_of_other_users_are_reported_like_missing_ones(
-    api: Api, rate_cards: RateCardCache, statements_sent: list[str]
-) -> None:
-    [task_id] = await charged_tasks(rate_cards, 1)
-    ids = await api.data(
-        ALICE,
-        """query($task: ID!) { account { id balance { id } entries { edges { node { id } } }
-        grants { edges { node { id } } } }
-        task(taskId: $task) { id cost { id } blockRuns { edges { node { id } } } } agent(agentId: "agent") { id } }""",
-        task=task_id,
-    )
-    account, task = ids["account"], ids["task"]
-    for node in (
-        account["id"],
-        account["balance"]["id"],
-        account["entries"]["edges"][0]["node"]["id"],
-        account["grants"]["edges"][0]["node"]["id"],
-        task["id"],
-        task["cost"]["id"],
-        task["blockRuns"]["edges"][0]["node"]["id"],
-        ids["agent"]["id"],
-    ):
-        own = await api.data(ALICE, "query($id: ID!) { node(id: $id) { id } }", id=node)
-        assert own == {"node": {"id": node}}
-        assert await api.data(BOB, "query($id: ID!) { node(id: $id) { id } }", id=node) == {"node": None}
-    query = "query($task: ID!) { task(taskId: $task) { id } tasks(taskIds: [$task]) { id } }"
-    statements_sent.clear()
-    others = await api.data(BOB, query, task=task_id)
-    for_foreign = list(statements_sent)
-    statements_sent.clear()
-    assert await api.data(BOB, query, task=unique_id("nowhere")) == others == {"task": None, "tasks": [None]}
-    assert statements_sent == for_foreign
-    assert await api.data(
-        BOB, '{ account(ownerId: "alice") { id } agent(agentId: "agent", ownerId: "alice") { id } }'
-    ) == {
-        "account": None,
-        "agent": None,
-    }
 
 
 async def test_members_read_their_organisation_and_services_read_every_account(api: Api) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
-from typing import Any, Final
+from typing import Final
 
 import httpx
 import pytest
@@ -171,37 +171,6 @@ async def test_a_chunked_body_is_refused_as_soon_as_it_is_too_large(target: Targ
     except httpx.WriteError:
         pass  # the server has responded and closed before the body was sent
     assert target.resident_bytes() - memory < 16 * MEGABYTE
-
-
-JSON: Final = {"json": {"query": "{ __typename }"}}
-BY_GET: Final = 'mutation { cancelTask(input: {taskId: "t"}) { __typename } }'
-REQUESTS: Final[dict[str, tuple[int, str, dict[str, Any]]]] = {
-    "a form": (415, "POST", {"data": {"query": "{ account { ownerId } }"}}),
-    "multipart": (415, "POST", {"files": {"operations": b"{}", "0": b"x"}}),
-    "no type": (415, "POST", {"content": b"{}"}),
-    "text": (415, "POST", {"content": b"{}", "headers": {"content-type": "text/plain"}}),
-    "bare GraphQL": (415, "POST", {"content": b"{a}", "headers": {"content-type": "application/graphql"}}),
-    "UTF-7": (415, "POST", {"content": b"{}", "headers": {"content-type": "application/json; charset=utf-7"}}),
-    "gzip": (400, "POST", JSON | {"headers": {"content-encoding": "gzip"}}),
-    "PUT": (405, "PUT", JSON),
-    "DELETE": (405, "DELETE", {}),
-    "a mutation by GET": (405, "GET", {"params": {"query": BY_GET}}),
-    "a batch by GET": (400, "GET", {"params": [("query", "{ a }"), ("query", "{ b }")]}),
-    "no token": (401, "POST", JSON | {"headers": {"authorization": "Bearer a.b.c"}}),
-    "a token of bytes": (401, "POST", JSON | {"headers": {"authorization": b"Bearer \xff\xfe"}}),
-    "an unknown key": (401, "POST", JSON | {"headers": {"authorization": f"Bearer ck_{'0' * 16}_{'0' * 64}"}}),
-}
-"""The status, the method, and the arguments of the request."""
-
-
-@pytest.mark.parametrize("name", REQUESTS)
-async def test_an_unsupported_request_is_refused(client: httpx.AsyncClient, name: str) -> None:
-    status, method, arguments = REQUESTS[name]
-    headers = {"accept": "application/json"} | arguments.get("headers", {})
-    reply = await client.request(method, "/graphql", **arguments | {"headers": headers})
-    assert reply.status_code == status
-    assert len(codes(reply.json())) == 1
-    assert "INTERNAL" not in reply.text
 
 
 async def test_a_flood_is_rate_limited_with_a_time_to_retry(target: Target, client: httpx.AsyncClient) -> None:

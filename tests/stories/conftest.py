@@ -88,10 +88,6 @@ class Platform:
         query = f"mutation($input: ChargeInput!) {{ charge(input: $input) {{ {operations.CHARGED} }} }}"
         return (await self.ask("service", query, input=a_charge(task_id, block_run_id, block, items) | more))["charge"]
 
-    async def charge_batch(self, *charges: Mapping[str, Any]) -> Any:
-        query = f"mutation($input: [ChargeInput!]!) {{ chargeBatch(input: $input) {{ {operations.CHARGED} }} }}"
-        return (await self.ask("service", query, input=list(charges)))["chargeBatch"]
-
     async def hold(self, task_id: str, block_run_id: str, at_most: int, timeout_seconds: int = 600) -> Any:
         """Hold the credits for `at_most` items."""
         return await self.do(

@@ -2,14 +2,13 @@
 
 import random
 from asyncio import gather, sleep, timeout
-from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 
 from tests.factories import unique_id
 from tests.graphql_client import subscribe
-from tests.stories.conftest import Platform, a_charge, pushed, until
+from tests.stories.conftest import Platform, pushed
 from tests.stories.operations import SIGNALS
 
 pytestmark = pytest.mark.anyio
@@ -133,52 +132,6 @@ async def test_of_concurrent_captures_voids_and_expiries_one_wins(platform: Plat
     assert (await platform.task(task))["cost"]["total"] == charged
     assert await platform.account(owner, "balance { available held }") == {
         "balance": {"available": 200 - charged, "held": 0}
-    }
-    await platform.audited(owner)
-
-
-async def test_a_grant_expires_while_held_and_is_then_captured_and_reversed(
-    platform: Platform,
-) -> None:
-    owner, task = await funded(platform, 100)
-    now = datetime.fromisoformat((await platform.account(owner, "balance { asOf }"))["balance"]["asOf"])
-    expires_at = (now + timedelta(seconds=1)).isoformat()
-    await platform.grant(owner, 60, expiresAt=expires_at)
-    one, two = unique_id("run"), unique_id("run")
-    assert [(await platform.hold(task, run, 20))["balance"]["held"] for run in (one, two)] == [20, 40]
-
-    async def expired() -> bool:
-        return bool((await platform.balance(owner))["posted"] < 160)
-
-    await until(expired)  # the 20 credits that are not held
-    assert await platform.account(owner, "balance { available posted held }") == {
-        "balance": {"available": 100, "posted": 140, "held": 40}
-    }
-    batch = [a_charge(task, unique_id("run")) for _ in range(3)]
-    first, second, charged = await gather(
-        platform.capture(task, one, 15), platform.capture(task, two, 20), platform.charge_batch(*batch)
-    )
-    assert (first["cost"], second["cost"], [item["cost"] for item in charged]) == (15, 20, [10, 10, 10])
-    assert (await platform.balance(owner))["available"] == 70
-    back = await gather(
-        *(
-            platform.done(
-                "reverseCharge", taskId=task, blockRunId=run, reason="it failed", idempotencyKey=unique_id("key")
-            )
-            for run in (one, two, batch[0]["blockRunId"])
-        )
-    )
-    assert [answer["reversed"] for answer in back] == [15, 20, 10]
-
-    # Credits of the expired grant expire again at once; those of the other grant stay.
-    entries = await platform.entries(owner)
-    assert entries[:3] == [("GRANT", 100), ("GRANT", 60), ("EXPIRY", -20)]
-    captured = [("CHARGE", -15), ("EXPIRY", -5), ("CHARGE", -20)]
-    given_back = [("REVERSAL", 15), ("EXPIRY", -15), ("REVERSAL", 20), ("EXPIRY", -20), ("REVERSAL", 10)]
-    assert sorted(entries[3:]) == sorted([*captured, *([("CHARGE", -10)] * 3), *given_back])
-    assert (await platform.task(task))["cost"]["total"] == 20
-    assert await platform.account(owner, "balance { available posted held }") == {
-        "balance": {"available": 80, "posted": 80, "held": 0}
     }
     await platform.audited(owner)
 

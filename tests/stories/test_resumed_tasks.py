@@ -76,16 +76,6 @@ async def test_a_user_tops_up_and_resumes_the_stopped_task(platform: Platform) -
     await platform.audited("alice")
 
 
-async def test_a_user_can_resume_only_its_own_tasks(platform: Platform) -> None:
-    owner = unique_id("story")
-    await platform.grant(owner, 5)
-    task = await platform.start(owner)
-    await platform.charge(task, unique_id("run"))
-    for name in ("resumeTask", "cancelTask"):
-        assert await platform.do(name, "user", taskId=task) == {"__typename": "TaskNotFoundError"}
-    assert (await platform.task(task))["status"] == "STOPPED"
-
-
 async def an_executor(platform: Platform, owner: str, task: str) -> tuple[int, int, list[str]]:
     """Block runs one after the other, each sent twice concurrently, until the task was stopped and resumed STOPS times.
 

@@ -1,6 +1,5 @@
 """Scheduled tasks that start with nothing available are skipped, with one notification per agent."""
 
-from asyncio import gather
 from typing import Any
 
 import pytest
@@ -65,14 +64,3 @@ async def test_scheduled_tasks_are_skipped_until_credits_are_added(
     assert (await tick(there, owner, unique_id("tick")))["task"]["status"] == "RUNNING"
     assert (await tick(here, owner, ticks[-1]))["task"]["status"] == "RUNNING"  # the same id can start now
     await here.audited(owner)
-
-
-async def test_scheduled_tasks_of_an_owner_without_account_are_skipped(platform: Platform) -> None:
-    owner, one = unique_id("story"), unique_id("tick")
-    answers = await gather(*(tick(platform, owner, one) for _ in range(6)))
-    assert {answer["__typename"] for answer in answers} == {"InsufficientCreditsError"}
-    assert await skipped(platform, owner) == [(one, "OUT_OF_CREDITS")]
-    assert await platform.task(one) is None
-    by_hand = await platform.do("startTask", taskId=unique_id("task"), ownerId=owner, agentId="agent")
-    assert by_hand["__typename"] == "InsufficientCreditsError"
-    assert len(await skipped(platform, owner)) == 1

@@ -13,7 +13,7 @@ from websockets.asyncio.client import ClientConnection
 
 from tests.factories import unique_id
 from tests.graphql_client import subscribe
-from tests.stories.conftest import Platform, a_charge, pushed, successes
+from tests.stories.conftest import Platform, pushed, successes
 from tests.stories.operations import SIGNALS
 
 pytestmark = pytest.mark.anyio
@@ -123,30 +123,6 @@ async def test_two_workers_charge_the_same_block_runs_before_and_after_a_top_up(
     assert both[0]["entry"] == both[1]["entry"]
     assert await here.entries(owner) == [("GRANT", 15), ("CHARGE", -10), ("GRANT", 100), ("CHARGE", -10)]
     await here.audited(owner)
-
-
-async def test_the_second_item_of_a_batch_stops_the_task(platform: Platform) -> None:
-    owner = unique_id("story")
-    await platform.grant(owner, 50)
-    task, other = await platform.start(owner), await platform.start(owner)
-    items = [
-        a_charge(task, unique_id("run")),
-        a_charge(task, unique_id("run"), items=100),
-        a_charge(task, unique_id("run")),
-        a_charge(task, unique_id("run"), block="NoteBlock"),
-        a_charge(other, unique_id("run")),
-    ]
-
-    paid, refused, stopped, free, others = await platform.charge_batch(*items)
-
-    assert (paid["cost"], paid["balance"]["available"]) == (10, 40)
-    assert refused == {"__typename": "InsufficientCreditsError", "required": 100, "available": 40, "shortfall": 60}
-    assert stopped == {"__typename": "TaskStoppedError", "taskId": task, "stopReason": "OUT_OF_CREDITS"}
-    assert (free["cost"], free["task"]["status"], free["entry"]) == (0, "STOPPED", None)
-    assert (others["cost"], others["task"]["status"]) == (10, "RUNNING")
-    assert (await platform.task(task))["blockRunCount"] == 2
-    assert await platform.entries(owner) == [("GRANT", 50), ("CHARGE", -10), ("CHARGE", -10)]
-    await platform.audited(owner)
 
 
 async def test_executors_on_another_worker_receive_stop_and_resume_signals(workers: tuple[Platform, Platform]) -> None:

@@ -46,36 +46,6 @@ async def test_a_task_spends_its_own_budget_and_returns_the_rest(platform: Platf
     await platform.audited(owner)
 
 
-async def test_nested_budgets_come_from_the_parents_and_a_closing_reserve_pays_closing_work(
-    platform: Platform,
-) -> None:
-    owner = unique_id("story")
-    await platform.grant(owner, 100)
-    parent = await platform.start(owner, budget=60, closingReserve=10)
-    child = await platform.start(owner, parentTaskId=parent, budget=30)
-    sharing = await platform.start(owner, parentTaskId=parent)
-    assert (await platform.balance(owner))["available"] == 40
-    assert (await platform.task(parent))["budget"]["spent"] == 30
-
-    assert (await platform.charge(child, unique_id("run")))["task"]["budget"]["remaining"] == 20
-    assert (await platform.charge(sharing, unique_id("run")))["task"]["budget"]["taskId"] == parent
-    assert (await platform.charge(sharing, unique_id("run")))["signal"] is None
-    refused = await platform.charge(sharing, unique_id("run"))
-    assert (refused["__typename"], refused["taskId"], refused["remaining"]) == ("BudgetReachedError", parent, 0)
-    landed = await platform.charge(sharing, unique_id("run"), closing=True)
-    assert (landed["cost"], landed["task"]["budget"]["remaining"], landed["signal"]) == (10, 0, "STOP")
-
-    await platform.done("finishTask", taskId=child, status="FAILED")
-    assert (await platform.task(parent))["budget"]["remaining"] == 20
-    await platform.done("cancelTask", taskId=parent)
-    assert await platform.account(owner, "balance { available posted held }") == {
-        "balance": {"available": 60, "posted": 60, "held": 0}
-    }
-    late = await platform.charge(sharing, unique_id("run"))
-    assert late == {"__typename": "TaskStoppedError", "taskId": sharing, "stopReason": "BUDGET_REACHED"}
-    await platform.audited(owner)
-
-
 async def test_the_rest_of_a_budget_is_released_when_its_executor_disappears(platform: Platform) -> None:
     owner = unique_id("story")
     await platform.grant(owner, 50)

@@ -78,19 +78,3 @@ async def test_a_whole_task_is_reversed_once_by_repeated_requests(
     reversals = [credits for kind, credits in await here.entries(owner) if kind == "REVERSAL"]
     assert sorted(reversals) == [4, 6, 10, 10, 10, 10]
     await here.audited(owner)
-
-
-async def test_a_reversal_lets_a_stopped_task_resume(platform: Platform) -> None:
-    owner, run = unique_id("story"), unique_id("run")
-    await platform.grant(owner, 10)
-    failed, stopped = await platform.start(owner), await platform.start(owner)
-    await platform.charge(failed, unique_id("run"))
-    assert (await platform.charge(stopped, run))["shortfall"] == 10
-    assert (await platform.resume(stopped))["__typename"] == "InsufficientCreditsError"
-
-    await platform.done("reverseTask", taskId=failed, reason="it failed", idempotencyKey="key")
-
-    assert (await platform.resume(stopped))["task"]["status"] == "RUNNING"
-    assert (await platform.charge(stopped, run))["cost"] == 10
-    assert await platform.entries(owner) == [("GRANT", 10), ("CHARGE", -10), ("REVERSAL", 10), ("CHARGE", -10)]
-    await platform.audited(owner)
