@@ -281,8 +281,8 @@ class _Batch:
 
     def write_tasks(self) -> None:
         """Write the changed tasks and publish the change of their accounts."""
-        for (account_id, _), task in self.changed.items():
-            rows.update_task(self.posting.write, task)
+        rows.update_tasks(self.posting.write, self.changed.values())
+        for account_id, _ in self.changed:
             self.posting.publish_change(account_id)
 
     async def final_results(self) -> list[ChargeResult]:

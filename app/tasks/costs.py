@@ -5,14 +5,16 @@ Breakdowns are added up from block runs when they are requested. Every function 
 statement.
 """
 
-from collections.abc import Iterable
+import json
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from app.db import pools
 from app.db.tables import key_columns
 from app.errors import InvalidInput
-from app.tasks.rows import AccountScopedId
+from app.tasks.rows import TASKS, AccountScopedId
+from app.tasks.rules import TaskState
 
 MAX_DAYS: Final = 366
 
@@ -33,6 +35,17 @@ class ModelCost:
     model: str
     credits: int
     count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CostState:
+    """A task at one version, with its cost at this version. Parts that were not requested are None or empty."""
+
+    task: TaskState
+    held: int | None
+    children_total: int | None
+    by_block: list[BlockCost]
+    by_model: list[ModelCost]
 
 
 Cost = TypeVar("Cost", BlockCost, ModelCost)
@@ -129,6 +142,44 @@ _AGENT_COSTS_BY_DAY: Final = """
     ORDER BY listed.day
 """
 
+_HELD: Final = """
+    SELECT coalesce(sum(h.remaining), 0)::bigint FROM hold AS h
+    WHERE h.account_id = t.account_id AND h.task_id = t.task_id AND h.status = 'OPEN' AND h.timeout_seconds > 0
+"""
+
+_CHILDREN: Final = """
+    WITH RECURSIVE descendant(task_id, total) AS (
+        SELECT c.task_id, c.charged - c.reversed FROM task AS c
+        WHERE c.account_id = t.account_id AND c.parent_task_id = t.task_id
+        UNION ALL
+        SELECT c.task_id, c.charged - c.reversed FROM descendant AS d
+        JOIN task AS c ON c.account_id = t.account_id AND c.parent_task_id = d.task_id
+    ) SELECT coalesce(sum(total), 0)::bigint FROM descendant
+"""
+
+
+def _select_groups(column: str) -> str:
+    return f"""
+        SELECT coalesce(json_agg(json_build_array(g.name, g.credits, g.count) ORDER BY g.credits DESC, g.name), '[]')
+        FROM (
+            SELECT b.{column} AS name, sum(b.cost - b.reversed)::bigint AS credits, count(*) AS count
+            FROM block_run AS b
+            WHERE b.account_id = t.account_id AND b.task_id = t.task_id AND b.position > 0 AND b.{column} IS NOT NULL
+            GROUP BY b.{column}
+        ) AS g
+    """  # noqa: S608  our own constants
+
+
+# One statement sees one state of the database. CASE leaves out what is not requested.
+_COST_STATE: Final = f"""
+    SELECT {TASKS.columns("t")},
+           CASE WHEN 'held' = ANY($3::text[]) THEN ({_HELD}) END AS held,
+           CASE WHEN 'children_total' = ANY($3::text[]) THEN ({_CHILDREN}) END AS children_total,
+           CASE WHEN 'by_block' = ANY($3::text[]) THEN ({_select_groups("block")})::text END AS by_block,
+           CASE WHEN 'by_model' = ANY($3::text[]) THEN ({_select_groups("model")})::text END AS by_model
+    FROM task AS t WHERE t.account_id = $1 AND t.task_id = $2
+"""  # noqa: S608  our own constants
+
 _TIME_ZONES: Final = "SELECT name FROM pg_timezone_names WHERE name !~ '^(posix|right|localtime|Factory)'"
 _time_zones: frozenset[str] = frozenset()
 
@@ -149,6 +200,21 @@ async def descendant_costs(keys: Iterable[AccountScopedId]) -> dict[AccountScope
     for record in await pools.fetch(_DESCENDANT_COSTS, *key_columns(found)):
         found[record["account_id"], record["root"]] = record["credits"]
     return found
+
+
+async def cost_state(key: AccountScopedId, parts: Collection[str]) -> CostState:
+    """Return a task and the requested parts of its cost (names of fields of CostState), as they are at one instant.
+
+    The caller first applies due changes.
+    """
+    [record] = await pools.fetch(_COST_STATE, *key, list(parts))
+    return CostState(
+        task=TASKS.read(record),
+        held=record["held"],
+        children_total=record["children_total"],
+        by_block=[BlockCost(*group) for group in json.loads(record["by_block"] or "[]")],
+        by_model=[ModelCost(*group) for group in json.loads(record["by_model"] or "[]")],
+    )
 
 
 async def agent_totals(keys: Iterable[AccountScopedId]) -> dict[AccountScopedId, AgentTotal]:

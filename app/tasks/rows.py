@@ -1,6 +1,6 @@
 """The rows of tasks and block runs: the reads of a posting after the lock, and its writes before the commit."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Final
 
 from app.db.set_writes import SetStatement, SetWrite
@@ -32,6 +32,29 @@ _UPDATE_TASK: Final = TASKS.update(
     "status", "stop_reason", "ended_at", "steps", "charged", "reversed", "shortfall", "required", "budget_hold",
     "version",
 )  # fmt: skip
+# A change of a task is also a change of the tasks in which it is nested: their costs show it. Tasks that the same write
+# changes are left out, because one statement can change a row only once.
+_BUMP_ANCESTORS: Final = SetStatement(
+    "versions of parent tasks",
+    """
+    WITH RECURSIVE changed AS MATERIALIZED (
+        SELECT * FROM unnest($1::bigint[], $2::text[], $3::text[]) AS v(account_id, task_id, parent_task_id)
+    ), ancestor(account_id, task_id) AS (
+        SELECT account_id, parent_task_id COLLATE "C" FROM changed WHERE parent_task_id IS NOT NULL
+        UNION
+        SELECT a.account_id, p.parent_task_id FROM ancestor AS a
+        CROSS JOIN LATERAL (
+            SELECT parent_task_id FROM task AS r WHERE r.account_id = a.account_id AND r.task_id = a.task_id OFFSET 0
+        ) AS p WHERE p.parent_task_id IS NOT NULL
+    )
+    UPDATE task AS t SET version = t.version + 1 FROM ancestor AS a
+    WHERE t.account_id = a.account_id AND t.task_id = a.task_id
+      AND NOT EXISTS (SELECT FROM changed AS c WHERE c.account_id = a.account_id AND c.task_id = a.task_id)
+    RETURNING 1
+    """,
+    3,
+    checks_row_count=False,
+)
 _INSERT_BLOCK_RUN: Final = BLOCK_RUNS.insert(
     "request_hash",
     "actor",
@@ -145,10 +168,25 @@ def posted_task(posting: Posting, task_id: str) -> TaskState:
 def insert_task(write: SetWrite, task: TaskState, *, request_hash: bytes, actor: str) -> None:
     write.add_row(_INSERT_TASK, task, request_hash=request_hash, actor=actor)
     write.add(INSERT_TASK_ACCOUNT, (task.task_id, task.account_id))
+    _bump_ancestors(write, [task])
 
 
 def update_task(write: SetWrite, task: TaskState) -> None:
-    write.add_row(_UPDATE_TASK, task)
+    """Write the only task that a posting changes, and raise the versions of the tasks in which it is nested."""
+    update_tasks(write, [task])
+
+
+def update_tasks(write: SetWrite, tasks: Collection[TaskState]) -> None:
+    """Write all tasks that a posting changes, and raise the versions of the tasks in which they are nested."""
+    for task in tasks:
+        write.add_row(_UPDATE_TASK, task)
+    _bump_ancestors(write, tasks)
+
+
+def _bump_ancestors(write: SetWrite, tasks: Collection[TaskState]) -> None:
+    if any(task.parent_task_id is not None for task in tasks):
+        for task in tasks:
+            write.add(_BUMP_ANCESTORS, (task.account_id, task.task_id, task.parent_task_id))
 
 
 def insert_block_run(

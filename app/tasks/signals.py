@@ -61,7 +61,10 @@ class Signal:
 
 
 class StoppedTask(NamedTuple):
-    """A stopped task. `required` is the cost of the block run that stopped it; `version` is that of the task."""
+    """A stopped task. `required` is the cost of the block run that stopped it.
+
+    `version` is that of the task. It also rises when a nested task changes, so a STOP may be repeated.
+    """
 
     reason: StopReason
     required: int | None
@@ -100,22 +103,34 @@ def changed_signals(
     if now.version < before.version:
         return []
     signals: list[Signal] = []
+    came_back = before.is_out_of_credits and not now.is_out_of_credits
     resumed = [task_id for task_id in before.stopped if task_id in running_again]
     if now.is_out_of_credits and not before.is_out_of_credits:
         signals.append(_signal(SignalKind.STOP, now, None, StopReason.OUT_OF_CREDITS))
-    elif before.is_out_of_credits and not now.is_out_of_credits:
+    elif came_back:
         signals.append(_signal(SignalKind.RESUME, now, None, None))
     else:
         resumed += [
             task_id
             for task_id, task in now.stopped.items()
-            if task == before.stopped.get(task_id)
+            if _has_same_cause(before.stopped.get(task_id), task)
             and task.reason is StopReason.OUT_OF_CREDITS
             and before.available < (task.required or 1) <= now.available
         ]
     signals += _task_signals(SignalKind.RESUME, now, resumed, None)
-    new = {task_id: task for task_id, task in now.stopped.items() if before.stopped.get(task_id) != task}
+    # A task that may continue now is not stopped again because of its version.
+    may_continue = set(resumed) if not came_back else set(now.stopped)
+    new = {
+        task_id: task
+        for task_id, task in now.stopped.items()
+        if (earlier := before.stopped.get(task_id)) != task
+        and not (task_id in may_continue and _has_same_cause(earlier, task))
+    }
     return signals + _stop_signals(now, new)
+
+
+def _has_same_cause(earlier: StoppedTask | None, task: StoppedTask) -> bool:
+    return earlier is not None and (earlier.reason, earlier.required) == (task.reason, task.required)
 
 
 class SignalTracker:

@@ -42,21 +42,32 @@ _SELECT_TASKS_WITH_OPEN_HOLDS: Final = """
 """
 
 # A row names a task by its id, or all tasks that draw on a budget by the number of the hold. A task may be named twice.
+# The versions of the tasks in which they are nested rise too, because their costs show the change.
 _UPDATE_TASKS_OF_EXPIRED_HOLDS: Final = SetStatement(
     "tasks of expired holds",
     f"""
+    WITH RECURSIVE concerned(account_id, task_id, stops) AS MATERIALIZED (
+        SELECT t.account_id, t.task_id, t.status = '{TaskStatus.RUNNING}'
+        FROM unnest($1::bigint[], $2::text[], $3::int[]) AS k(account_id, task_id, budget_hold)
+        JOIN task AS t ON t.account_id = k.account_id AND t.budget_hold = k.budget_hold
+        UNION ALL
+        SELECT account_id, task_id COLLATE "C", false
+        FROM unnest($1::bigint[], $2::text[], $3::int[]) AS k(account_id, task_id, budget_hold)
+    ), changed(account_id, task_id) AS (
+        SELECT account_id, task_id COLLATE "C" FROM concerned
+        UNION
+        SELECT c.account_id, p.parent_task_id FROM changed AS c
+        CROSS JOIN LATERAL (
+            SELECT parent_task_id FROM task AS r WHERE r.account_id = c.account_id AND r.task_id = c.task_id OFFSET 0
+        ) AS p WHERE p.parent_task_id IS NOT NULL
+    )
     UPDATE task AS t SET version = t.version + 1,
         status = CASE WHEN v.stops THEN '{TaskStatus.STOPPED}' ELSE t.status END,
         stop_reason = CASE WHEN v.stops THEN '{StopReason.BUDGET_EXPIRED}' ELSE t.stop_reason END
     FROM (
-        SELECT account_id, task_id, bool_or(stops) AS stops FROM (
-            SELECT t.account_id, t.task_id, t.status = '{TaskStatus.RUNNING}' AS stops
-            FROM unnest($1::bigint[], $2::text[], $3::int[]) AS k(account_id, task_id, budget_hold)
-            JOIN task AS t ON t.account_id = k.account_id AND t.budget_hold = k.budget_hold
-            UNION ALL
-            SELECT account_id, task_id, false
-            FROM unnest($1::bigint[], $2::text[], $3::int[]) AS k(account_id, task_id, budget_hold)
-        ) AS concerned GROUP BY account_id, task_id
+        SELECT c.account_id, c.task_id, EXISTS (
+            SELECT FROM concerned AS s WHERE s.account_id = c.account_id AND s.task_id = c.task_id AND s.stops
+        ) AS stops FROM changed AS c
     ) AS v WHERE t.account_id = v.account_id AND t.task_id = v.task_id
     RETURNING 1
     """,  # noqa: S608  our own constants

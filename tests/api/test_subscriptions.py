@@ -13,7 +13,14 @@ from app.tasks import lifecycle, reversals
 from app.tasks.charging import charge_many
 from app.tasks.rules import TaskStatus
 from tests.api.conftest import ALICE, BOB, SERVICE, Api
-from tests.factories import block_run_request, grant_credits, start_task
+from tests.factories import (
+    block_run_request,
+    charge_block_run,
+    grant_credits,
+    reverse_block_run,
+    start_task,
+    wait_until,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -132,6 +139,83 @@ async def test_the_cost_of_a_task_is_sent_until_it_ends(api: Api, rate_cards: Ra
     assert (last["total"], last["status"]) == (10, "COMPLETED")
     with pytest.raises(StopAsyncIteration):
         await anext(cost)
+
+
+PARTS = """subscription($task: ID!) { taskCost(taskId: $task) { version total ...Parts } }
+    fragment Parts on TaskCost { held childrenTotal ... on TaskCost { blocks: byBlock { credits count } } }"""
+
+
+async def test_a_change_of_a_nested_task_is_sent_to_subscribers_of_its_ancestors(
+    api: Api, rate_cards: RateCardCache
+) -> None:
+    await grant_credits("alice", 100)
+    task = await start_task("alice", budget=50)
+    cost = api.subscribe(ALICE, PARTS, task=task.task_id)
+    nothing = {"version": 1, "total": 0, "held": 50, "childrenTotal": 0, "blocks": []}
+    assert await item(cost, "taskCost") == nothing
+
+    child = await start_task("alice", parent_task_id=task.task_id, budget=30)
+    assert await item(cost, "taskCost") == nothing | {"version": 2, "held": 20}
+    inner = await start_task("alice", parent_task_id=child.task_id)
+    assert await item(cost, "taskCost") == nothing | {"version": 3, "held": 20}
+    charged = await charge_block_run(inner, rate_cards)
+    assert await item(cost, "taskCost") == nothing | {"version": 4, "held": 20, "childrenTotal": 10}
+    requests = [block_run_request(one) for one in (task, child, inner)]
+    await charge_many([(task.account_id, one) for one in requests], rate_cards)
+    last = {"version": 5, "total": 10, "held": 10, "childrenTotal": 30, "blocks": [{"credits": 10, "count": 1}]}
+    assert await item(cost, "taskCost") == last  # one version for the whole batch
+    await reverse_block_run(charged.block_run, 4)
+    assert await item(cost, "taskCost") == last | {"version": 6, "childrenTotal": 26}
+    await lifecycle.finish_task(child.task_id, TaskStatus.COMPLETED)  # what is left of its budget returns
+    assert await item(cost, "taskCost") == last | {"version": 7, "held": 10, "childrenTotal": 26}
+    await cost.aclose()
+
+
+async def test_an_expired_budget_of_a_nested_task_is_sent_to_subscribers_of_its_parent(api: Api) -> None:
+    await grant_credits("alice", 100)
+    task = await start_task("alice", budget=50)
+    child = await start_task("alice", parent_task_id=task.task_id, budget=30, budget_timeout_seconds=1)
+    cost = api.subscribe(ALICE, PARTS, task=task.task_id)
+    assert (await item(cost, "taskCost"))["held"] == 20
+    [hold] = await pools.fetch("SELECT expires_at FROM hold WHERE task_id = $1", child.task_id)
+    await wait_until(hold["expires_at"])
+    await DueChangesSweep().apply_all()
+
+    found = await item(cost, "taskCost")
+
+    assert (found["version"], found["held"]) == (3, 50)
+    await cost.aclose()
+
+
+async def test_each_version_of_a_task_cost_shows_one_state_while_nested_tasks_are_charged(
+    api: Api, rate_cards: RateCardCache
+) -> None:
+    """All parts of an item are equal at any time: every batch charges the task and its child, 10 credits each."""
+    await grant_credits("alice", 10_000)
+    task = await start_task("alice")
+    child = await start_task("alice", parent_task_id=task.task_id)
+    query = """subscription($task: ID!) { taskCost(taskId: $task) {
+        version total charged childrenTotal byBlock { credits count } } }"""
+    streams = [api.subscribe(ALICE, query, task=task.task_id) for _ in range(3)]
+
+    async def charge() -> None:
+        for _ in range(40):
+            items = [(task.account_id, block_run_request(one)) for one in (task, child)]
+            await charge_many(items, rate_cards)
+        await lifecycle.finish_task(task.task_id, TaskStatus.COMPLETED)
+
+    async def states(stream: Any) -> list[Any]:
+        return [one["data"]["taskCost"] async for one in stream]
+
+    _, *seen = await asyncio.gather(charge(), *map(states, streams))
+
+    for found in seen:
+        versions = [one["version"] for one in found]
+        assert versions == sorted(set(versions))
+        assert found[-1]["total"] == 400
+        for one in found:
+            blocks = sum(block["credits"] for block in one["byBlock"])
+            assert one["total"] == one["charged"] == one["childrenTotal"] == blocks
 
 
 async def test_a_task_of_another_user_completes_without_an_item_like_a_missing_one(api: Api) -> None:

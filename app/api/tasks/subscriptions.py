@@ -2,20 +2,22 @@
 
 from collections.abc import AsyncGenerator
 from datetime import datetime
+from functools import partial
 from typing import Annotated
 
 import strawberry
+from strawberry.types.nodes import SelectedField
 
 from app.api.context import ResolverInfo
 from app.api.input_checks import check_ids, check_list_length
 from app.api.objects import build_from
 from app.api.owner_scope import readable_owners
-from app.api.tasks.costs import TaskCost, to_task_cost
+from app.api.tasks.costs import COST_PARTS, TaskCost, to_task_cost
 from app.engine import declare
 from app.engine.permissions import Permission
 from app.engine.scalars import Long
 from app.engine.subscriptions import retry_until_available
-from app.tasks import queries
+from app.tasks import costs, queries
 from app.tasks.rules import ENDED_STATUSES, SignalKind, StopReason
 from app.tasks.signals import SignalTracker
 
@@ -48,7 +50,8 @@ OwnerIds = Annotated[
 class TaskSubscription:
     @declare.subscription(
         needs=Permission.AUTHENTICATED,
-        description="Sends the current cost of a task, then a new item after every change. Slow clients may skip "
+        description="Sends the current cost of a task, then a new item after every change of the task or of a task "
+        "nested in it. Each item has a higher version than the one before, and shows one state. Slow clients may skip "
         "intermediate states. Completes when the task ends, or immediately if the caller may not read it.",
     )
     async def task_cost(self, info: ResolverInfo, task_id: TaskId) -> AsyncGenerator[TaskCost, None]:
@@ -60,13 +63,17 @@ class TaskSubscription:
 
         if (owned := await find()) is None:
             return
+        parts = requested_parts(info)
         seen = 0
         with info.context.state.change_feed.subscribe(owned.task.account_id, wake_on_sweep=True) as changes:
             while owned := await find():
-                if owned.task.version > seen:
-                    seen = owned.task.version
-                    yield to_task_cost(owned.task)
-                if owned.task.status in ENDED_STATUSES:
+                task = owned.task
+                if task.version > seen:
+                    state = await retry_until_available(partial(costs.cost_state, task.key, parts))
+                    task = state.task
+                    seen = task.version
+                    yield to_task_cost(task, state)
+                if task.status in ENDED_STATUSES:
                     return
                 await changes.wait()
 
@@ -87,3 +94,16 @@ class TaskSubscription:
                 changed = await changes.wait()
                 for signal in await retry_until_available(lambda: tracker.new_signals(changed)):  # noqa: B023  awaited in the same iteration
                     yield build_from(TaskSignal, signal)
+
+
+def requested_parts(info: ResolverInfo) -> list[str]:
+    """Return the parts of CostState that the subscription requests, also in fragments."""
+    names: set[str] = set()
+    waiting = [field for selected in info.selected_fields for field in selected.selections]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, SelectedField):
+            names.add(one.name)
+        else:
+            waiting += one.selections
+    return [part for name, part in COST_PARTS.items() if name in names]

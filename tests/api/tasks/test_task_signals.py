@@ -90,6 +90,9 @@ def test_the_initial_signals_list_everything_that_is_stopped(
         (state(1, 5, one=stop()), state(2, 9, one=stop()), (), []),
         (state(1, 5, one=stop()), state(2, 10, one=stop()), (), [(RESUME, ("one",), None)]),
         (state(1, 10, one=stop()), state(2, 20, one=stop()), (), []),
+        # Meanwhile its version has risen, for example because a nested task was reversed.
+        (state(1, 5, one=stop()), state(2, 10, one=stop(version=3)), (), [(RESUME, ("one",), None)]),
+        (state(1, 0, one=stop()), state(2, 50, one=stop(version=3)), (), [ALL_RESUME]),
         (state(1, 20, one=stop()), state(2, 10, one=stop()), (), []),
         # Credits of the account do not resume a task that has reached its budget.
         (state(1, 5, one=stop(BUDGET_REACHED)), state(2, 50, one=stop(BUDGET_REACHED)), (), []),
