@@ -1,6 +1,9 @@
 """Idempotency keys.
 
 A key is unique in its account. It is stored with the hash of the request and the ids of the result.
+
+A request that takes several transactions stores its progress after each of them, under keys that contain a space, so
+that no caller can use them. Rows are never changed: the newest progress counts.
 """
 
 import hashlib
@@ -16,6 +19,10 @@ from app.ledger.posting import Posting
 from app.ledger.rules.account_state import AccountState
 
 _FIND: Final = "SELECT request_hash, result FROM operation WHERE account_id = $1 AND key = $2"
+
+_FIND_PROGRESS: Final = """
+    SELECT result FROM operation WHERE account_id = $1 AND key > $2 AND key < $3 ORDER BY key DESC LIMIT 1
+"""
 
 _INSERT: Final = SetStatement(
     "operations",
@@ -61,3 +68,31 @@ def save_result(
     """Save the key with the ids of its result, in the transaction of the operation."""
     values = (account.account_id, key, kind, request_hash, orjson.dumps(result).decode(), account.at)
     posting.write.add(_INSERT, values)
+
+
+async def find_progress(posting: Posting, account: AccountState, key: str) -> dict[str, Any] | None:
+    """Return what `save_progress` saved last for this key, or None."""
+    values = [account.account_id, _progress_key(key, 0), _progress_key(key, None)]
+    _, records = await posting.connection.execute_query(_FIND_PROGRESS, values)
+    result: dict[str, Any] | None = json.loads(records[0]["result"]) if records else None
+    return result
+
+
+def save_progress(
+    posting: Posting,
+    account: AccountState,
+    key: str,
+    *,
+    step: int,
+    kind: str,
+    request_hash: bytes,
+    result: Mapping[str, Any],
+) -> None:
+    """Save the progress of a request after a transaction. `step` (from 1) rises with every transaction."""
+    save_result(posting, account, _progress_key(key, step), kind=kind, request_hash=request_hash, result=result)
+
+
+def _progress_key(key: str, step: int | None) -> str:
+    """Return the key of a step; None returns a key after all steps. It has at most 64 characters."""
+    digest = hashlib.sha256(key.encode()).hexdigest()[:32]
+    return f"progress {digest} " + ("~" if step is None else f"{step:012}")

@@ -3,10 +3,8 @@
 Credits return to the grants that paid, never to a hold or budget, and never more than was charged.
 """
 
-import json
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Final, NamedTuple
 
 from app.audit_log.records import AuditContext
 from app.credits import check_amount, check_key
@@ -18,6 +16,9 @@ from app.ledger.rules import balance_changes
 from app.ledger.rules.account_state import AccountBalance, AccountState, Cause, LedgerEntry
 from app.tasks import rows, task_accounts
 from app.tasks.rules import BlockRunState, TaskState, apply_reversal
+
+BLOCK_RUNS_PER_TRANSACTION: Final = 500
+"""The most block runs that one transaction of `reverse_task` reverses."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,45 +115,104 @@ async def reverse_task(
     request_id: str | None = None,
     audit: AuditContext | None = None,
 ) -> TaskReversal:
-    """Reverse everything that a task still costs, in one transaction. The cost of its children is not reversed.
+    """Reverse everything that a task costs when this is called. The cost of its children is not reversed.
 
+    Each transaction reverses up to BLOCK_RUNS_PER_TRANSACTION block runs, so that the account is not locked for long.
+    If the request is interrupted, a repetition with the same key continues it; the result is that of the whole.
     Raises: TaskNotFound, IdempotencyConflict, InvalidInput, BalanceLimitReached.
     """
     account_id = await _check(task_id, reason, idempotency_key)
     request_hash = idempotency.hash_request("reverseTask", {"taskId": task_id, "reason": reason})
+    has_reversed = False
 
-    async def decide(posting: Posting) -> TaskReversal:
-        account = posting.accounts[account_id]
-        task, runs = rows.posted_task(posting, task_id), posting.rows[1]
+    async def decide(posting: Posting) -> TaskReversal | None:
+        """Reverse the next block runs. Return the result of the whole, or None if more are left."""
+        account, task = posting.accounts[account_id], rows.posted_task(posting, task_id)
         first = await idempotency.find_result(posting, account, idempotency_key, request_hash)
+        progress = _Progress(up_to=task.steps)
         if first is not None:
-            return TaskReversal(
-                credits=first["credits"],
-                entries=first["entries"],
-                task=task,
-                balance=account.balance(),
-                replayed=True,
-            )
-        before = account.balance().audit_fields() | {"reversed": task.reversed}
+            saved = await idempotency.find_progress(posting, account, idempotency_key) if "upTo" in first else None
+            progress = _Progress(**saved) if saved else _Progress(**first, is_complete=True)
+        if progress.is_complete:
+            return _task_reversal(account, task, progress, replayed=not has_reversed)
         cause = Cause(actor=actor, reason=reason, task_id=task_id, request_id=request_id)
-        given = await _reverse_block_runs(posting, account, runs, cause)
-        if given:
-            task = apply_reversal(task, given)
-            rows.update_task(posting.write, task)
-        idempotency.save_result(
-            posting,
-            account,
-            idempotency_key,
-            kind="reverseTask",
-            request_hash=request_hash,
-            result={"credits": given, "entries": len(runs)},
-        )
+        before = account.balance().audit_fields() | {"reversed": task.reversed}
+        progress, task = await _reverse_block_runs(posting, account, task, progress, cause)
+        if first is None:
+            result = {"credits": progress.credits, "entries": progress.entries}
+            idempotency.save_result(
+                posting,
+                account,
+                idempotency_key,
+                kind="reverseTask",
+                request_hash=request_hash,
+                result=result if progress.is_complete else {"upTo": progress.up_to},
+            )
+        if first is not None or not progress.is_complete:
+            idempotency.save_progress(
+                posting,
+                account,
+                idempotency_key,
+                step=progress.position,
+                kind="reverseTask",
+                request_hash=request_hash,
+                result=progress._asdict(),
+            )
         after = account.balance().audit_fields() | {"reversed": task.reversed}
         posting.record_audit(audit, account, subject=f"task {task_id}", reason=reason, before=before, after=after)
-        return TaskReversal(credits=given, entries=len(runs), task=task, balance=account.balance(), replayed=False)
+        return _task_reversal(account, task, progress, replayed=False) if progress.is_complete else None
 
-    key = [(account_id, task_id)]
-    return await posting.post([account_id], decide, reads=[rows.read_tasks(key), rows.read_reversible_block_runs(key)])
+    while True:
+        result = await posting.post([account_id], decide, reads=[rows.read_tasks([(account_id, task_id)])])
+        if result is not None:
+            return result
+        has_reversed = True
+
+
+class _Progress(NamedTuple):
+    """The progress of a reversal of a task: it is complete up to `position`, and ends at `up_to`."""
+
+    up_to: int = 0
+    position: int = 0
+    credits: int = 0
+    entries: int = 0
+    is_complete: bool = False
+
+
+def _task_reversal(account: AccountState, task: TaskState, progress: _Progress, *, replayed: bool) -> TaskReversal:
+    return TaskReversal(
+        credits=progress.credits,
+        entries=progress.entries,
+        task=task,
+        balance=account.balance(),
+        replayed=replayed,
+    )
+
+
+async def _reverse_block_runs(
+    posting: Posting, account: AccountState, task: TaskState, progress: _Progress, cause: Cause
+) -> tuple[_Progress, TaskState]:
+    """Reverse the block runs at the next positions, with one entry each."""
+    last = min(progress.up_to, progress.position + BLOCK_RUNS_PER_TRANSACTION)
+    runs = await rows.find_reversible_block_runs(posting, task, after_position=progress.position, up_to=last)
+    await posting.load_grants(account, {number for _, draws in runs for number, _ in draws})
+    for run, draws in runs:
+        back = balance_changes.reversal_draws(draws, already_reversed=run.reversed, credits=run.cost - run.reversed)
+        balance_changes.reverse(account, back, cause._replace(block_run_id=run.block_run_id))
+        rows.update_reversed(posting.write, run._replace(reversed=run.cost))
+    given = sum(run.cost - run.reversed for run, _ in runs)
+    if given:
+        task = apply_reversal(task, given)
+        rows.update_task(posting.write, task)
+    return (
+        progress._replace(
+            position=last,
+            credits=progress.credits + given,
+            entries=progress.entries + len(runs),
+            is_complete=last == progress.up_to,
+        ),
+        task,
+    )
 
 
 async def _check(task_id: str, reason: str, idempotency_key: str) -> int:
@@ -161,20 +221,6 @@ async def _check(task_id: str, reason: str, idempotency_key: str) -> int:
     if problems := reason_problems(reason):
         raise InvalidInput(problems=problems)
     return await task_accounts.require_account(task_id)
-
-
-async def _reverse_block_runs(posting: Posting, account: AccountState, runs: Sequence[Any], cause: Cause) -> int:
-    """Reverse the rows of `rows.read_reversible_block_runs`, with one entry each.
-
-    Returns: the reversed credits.
-    """
-    found = [(rows.BLOCK_RUNS.read(row), json.loads(row["draws"])) for row in runs]
-    await posting.load_grants(account, {number for _, draws in found for number, _ in draws})
-    for run, draws in found:
-        back = balance_changes.reversal_draws(draws, already_reversed=run.reversed, credits=run.cost - run.reversed)
-        balance_changes.reverse(account, back, cause._replace(block_run_id=run.block_run_id))
-        rows.update_reversed(posting.write, run._replace(reversed=run.cost))
-    return sum(run.cost - run.reversed for run, _ in found)
 
 
 def get_task_and_block_run(posting: Posting, task_id: str, block_run_id: str) -> tuple[TaskState, BlockRunState]:

@@ -1,5 +1,6 @@
 """The rows of tasks and block runs: the reads of a posting after the lock, and its writes before the commit."""
 
+import json
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Final
 
@@ -7,6 +8,7 @@ from app.db.set_writes import SetStatement, SetWrite
 from app.db.tables import RowSelect, Table, key_columns
 from app.errors import TaskNotFound
 from app.ledger.posting import ExtraRead, HoldRead, Posting
+from app.ledger.rules.account_state import Draws
 from app.tasks import models
 from app.tasks.rules import BlockRunState, SkippedStartState, TaskState
 
@@ -90,19 +92,17 @@ _SELECT_BLOCK_RUNS: Final = RowSelect(
     """,
 )
 
-_SELECT_REVERSIBLE_BLOCK_RUNS: Final = RowSelect(
-    [*BLOCK_RUNS.column_list("b"), "e.draws"],
-    """
-    FROM unnest($1::bigint[], $2::text[]) AS k(account_id, task_id)
-    CROSS JOIN LATERAL (
+_REVERSIBLE_BLOCK_RUNS: Final = f"""
+    SELECT {BLOCK_RUNS.columns("b")}, e.draws::text AS draws
+    FROM (
         SELECT * FROM block_run AS r
-        WHERE r.account_id = k.account_id AND r.task_id = k.task_id AND r.position > 0 AND r.cost > r.reversed OFFSET 0
+        WHERE r.account_id = $1 AND r.task_id = $2 AND r.position > 0 AND r.position > $3 AND r.position <= $4
+          AND r.cost > r.reversed OFFSET 0
     ) AS b
     CROSS JOIN LATERAL (
         SELECT draws FROM entry AS r WHERE r.account_id = b.account_id AND r.seq = b.entry_seq OFFSET 0
     ) AS e ORDER BY b.position
-    """,
-)
+"""  # noqa: S608  our own constant
 
 _SELECT_BUDGETS: Final = """
     SELECT DISTINCT t.account_id, t.budget_hold AS number
@@ -132,9 +132,16 @@ def read_block_runs(keys: Iterable[AccountScopedId]) -> ExtraRead:
     return ExtraRead(_SELECT_BLOCK_RUNS, key_columns(keys))
 
 
-def read_reversible_block_runs(keys: Iterable[AccountScopedId]) -> ExtraRead:
-    """Return a read of the block runs of tasks that still cost credits, in order, each with the draws of its entry."""
-    return ExtraRead(_SELECT_REVERSIBLE_BLOCK_RUNS, key_columns(keys))
+async def find_reversible_block_runs(
+    posting: Posting, task: TaskState, *, after_position: int, up_to: int
+) -> list[tuple[BlockRunState, Draws]]:
+    """Return the block runs at these positions that still cost credits, in order, each with the draws of its entry."""
+    values = [*task.key, after_position, up_to]
+    _, records = await posting.connection.execute_query(_REVERSIBLE_BLOCK_RUNS, values)
+    return [
+        (BLOCK_RUNS.read(record), tuple((number, credits) for number, credits in json.loads(record["draws"])))
+        for record in records
+    ]
 
 
 def read_budgets(keys: Iterable[AccountScopedId], *, only_open: bool = False) -> HoldRead:

@@ -28,6 +28,7 @@ from app.ledger import posting
 from app.pricing.rate_card_cache import RateCardCache
 from app.tasks import account_statement, costs, queries, rows
 from app.tasks.charging import charge_many
+from app.topups.refunds import locked_top_up
 from tests.command_line import REPOSITORY
 from tests.factories import block_run_request, grant_credits, start_task
 
@@ -42,6 +43,7 @@ ALL_MIGRATIONS = [
     "0006_task_shortfall",
     "0007_outgoing_webhooks",
     "0008_ledger_key_ids",
+    "0009_unspent_grants",
 ]
 
 TYPES: dict[type, str] = {
@@ -238,7 +240,7 @@ async def test_paid_top_ups_get_the_total_with_the_tax_that_was_added(database_u
 async def test_a_posting_finds_rows_by_key_even_on_empty_tables(db: str) -> None:
     """A posting connection keeps the plan of its first use, when there are no statistics yet."""
     connection = await asyncpg.connect(**connection_arguments(db), server_settings=pools.POSTING_PLANNER)
-    reads = [rows.read_tasks([(1, "t")]), rows.read_block_runs([(1, "b")]), rows.read_reversible_block_runs([(1, "t")])]
+    reads = [rows.read_tasks([(1, "t")]), rows.read_block_runs([(1, "b")])]
     holds = [rows.read_budgets([(1, "t")]), rows.read_holds([(1, "b")])]
     sql = posting._read_statement(
         tuple((read.sql, len(read.values)) for read in holds),
@@ -261,10 +263,15 @@ async def test_a_posting_finds_rows_by_key_even_on_empty_tables(db: str) -> None
             for _ in range(20):
                 await start_task("alice")
             await connection.execute("ANALYZE")
-        plan = "\n".join(record[0] for record in await connection.fetch(f"EXPLAIN {sql}", *values))
+        plans = [
+            *await connection.fetch(f"EXPLAIN {sql}", *values),
+            *await connection.fetch(f"EXPLAIN {rows._REVERSIBLE_BLOCK_RUNS}", 1, "t", 0, 500),
+            *await connection.fetch(f"EXPLAIN {locked_top_up._UNSPENT_DRAWS}", 1, 1),
+        ]
+        plan = "\n".join(record[0] for record in plans)
         used = set(re.findall(r"Index (?:Only )?Scan using (\w+)", plan))
         keys = {"task_pkey", "block_run_pkey", "block_run_of_task", "entry_pkey", "hold_pkey", "hold_of_block_run"}
-        assert used == keys | {"credit_grant_open", "hold_open"}, (stage, plan)
+        assert used == keys | {"credit_grant_open", "hold_open", "entry_unspent"}, (stage, plan)
         assert "Seq Scan" not in plan
     await connection.close()
 

@@ -7,7 +7,7 @@ import pytest
 
 from app.db import pools
 from app.errors import BlockRunNotFound, IdempotencyConflict, InvalidInput, ReversalExceedsCharge, TaskNotFound
-from app.ledger import queries
+from app.ledger import posting, queries
 from app.pricing.rate_card_cache import RateCardCache
 from app.tasks import holds, lifecycle, reversals
 from app.tasks import queries as task_queries
@@ -19,6 +19,8 @@ from tests.factories import (
     block_run_request,
     capture_request,
     get_balance,
+    get_figures,
+    get_task,
     grant_credits,
     hold_request,
     publish_rate_cards,
@@ -284,3 +286,86 @@ async def test_an_unknown_task_and_a_missing_reason_or_key_are_refused(charged: 
         with pytest.raises(InvalidInput):
             await reverse_all(charged, **wrong)
     assert (await get_balance(charged.account_id)).posted == 94
+
+
+async def a_task_of_eleven_block_runs(rate_cards: RateCardCache, monkeypatch: pytest.MonkeyPatch) -> TaskState:
+    """11 block runs of 10 credits, one of 0; 4 credits of the sixth are reversed. A transaction reverses at most 5."""
+    monkeypatch.setattr(reversals, "BLOCK_RUNS_PER_TRANSACTION", 5)
+    await grant_credits("alice", 100, priority=-1)
+    await grant_credits("alice", 100)
+    task = await start_task("alice")
+    runs = [block_run_request(task, block_run_id=f"run-{number}") for number in range(11)]
+    runs.insert(3, block_run_request(task, block="NoteBlock"))
+    await charge_many([(task.account_id, run) for run in runs], rate_cards)
+    await reverse(task, 4, run="run-6")
+    return task
+
+
+def interrupt_after(transactions: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the process fail after so many transactions of a reversal."""
+    post, left = posting.post, [transactions]
+
+    async def post_some(*arguments: Any, **named: Any) -> Any:
+        if not left[0]:
+            raise ConnectionError
+        left[0] -= 1
+        return await post(*arguments, **named)
+
+    monkeypatch.setattr(posting, "post", post_some)
+
+
+async def test_a_large_task_is_reversed_in_several_transactions(
+    rate_cards: RateCardCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = await a_task_of_eleven_block_runs(rate_cards, monkeypatch)
+
+    done = await reverse_all(task, idempotency_key="all")
+
+    assert (done.credits, done.entries, done.task.total, done.replayed) == (106, 11, 0, False)
+    assert await get_figures(task) == (200, 0, 200)
+    [counted] = await pools.fetch("SELECT count(DISTINCT xmin::text) AS n FROM entry WHERE kind = 'REVERSAL'")
+    assert counted["n"] == 1 + 3
+    again = await reverse_all(task, idempotency_key="all")
+    assert (again.credits, again.entries, again.replayed) == (106, 11, True)
+    assert (await verify_ledger()).violations == []
+
+
+@pytest.mark.parametrize("transactions", [1, 2])
+async def test_an_interrupted_reversal_continues_and_counts_the_whole(
+    rate_cards: RateCardCache, monkeypatch: pytest.MonkeyPatch, transactions: int
+) -> None:
+    task = await a_task_of_eleven_block_runs(rate_cards, monkeypatch)
+    with monkeypatch.context() as patched:
+        interrupt_after(transactions, patched)
+        with pytest.raises(ConnectionError):
+            await reverse_all(task, idempotency_key="all")
+    left = {1: 66, 2: 20}[transactions]
+    assert (await get_task(task)).total == left  # what was committed stays
+    with pytest.raises(IdempotencyConflict):
+        await reverse_all(task, idempotency_key="all", reason="another")
+    with pytest.raises(IdempotencyConflict):
+        await reverse(task, run="run-9", idempotency_key="all")
+    late = await charged_once(task, rate_cards)  # after the request: it is not reversed
+    other = await reverse(task, run="run-10")
+
+    done = await reverse_all(task, idempotency_key="all")
+
+    assert (done.credits, done.entries, done.replayed) == (106 - other.credits, 10, False)
+    assert (await get_task(task)).total == late.block_run.cost == 10
+    again = await reverse_all(task, idempotency_key="all")
+    assert (again.credits, again.entries, again.replayed) == (96, 10, True)
+    assert (await reverse_all(task)).credits == 10  # a new request reverses it
+    assert (await verify_ledger()).violations == []
+
+
+async def test_concurrent_repetitions_of_a_large_reversal_return_the_same_result(
+    rate_cards: RateCardCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = await a_task_of_eleven_block_runs(rate_cards, monkeypatch)
+
+    results = await gather(*(reverse_all(task, idempotency_key="all") for _ in range(5)), reverse_all(task))
+
+    assert {(one.credits, one.entries) for one in results[:5]} == {(106 - results[5].credits, 11 - results[5].entries)}
+    assert await get_figures(task) == (200, 0, 200)
+    assert len(await lines(task, "REVERSAL")) == 1 + 11
+    assert (await verify_ledger()).violations == []

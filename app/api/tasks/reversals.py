@@ -149,7 +149,9 @@ class ReversalMutations:
     @mutation(
         needs=Permission.OPERATOR,
         audit=AuditPolicy.SERVICES_AND_OPERATORS,
-        description="Reverse all charges of a task in one transaction. Nested tasks are not included.",
+        description="Reverse all charges that a task has now. Nested tasks are not included. A large task is reversed "
+        "in several transactions: if the request ends without an answer, send it again with the same key, and it "
+        "continues. The result is that of the whole.",
         errors=(InvalidInput, TaskNotFound, IdempotencyConflict, BalanceLimitReached),
     )
     async def reverse_task(self, info: ResolverInfo, input: ReverseTaskInput) -> ReverseTaskSuccess:

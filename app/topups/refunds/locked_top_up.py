@@ -32,11 +32,12 @@ _SELECT_GRANTS: Final = RowSelect(
     GRANTS.column_list("g"), "FROM credit_grant AS g WHERE g.account_id = $1::bigint AND g.top_up_id = $2"
 )
 
-# Selects the entries by which credits leave a grant unspent: the grant expired or was revoked.
+# Selects the entries by which credits leave a grant unspent: the grant expired or was revoked. They have one draw each,
+# and the index `entry_unspent` finds them by its grant, in an account of any size.
 _UNSPENT_DRAWS: Final = """
     SELECT e.draws::text AS draws FROM entry AS e
-    WHERE e.account_id = $1 AND e.kind <> 'CHARGE'
-      AND (e.kind = 'EXPIRY' OR (e.kind = 'ADJUSTMENT' AND e.credits < 0 AND e.top_up_id IS NULL))
+    WHERE e.account_id = $1 AND (e.draws->0->>0)::int = $2 AND e.kind IN ('EXPIRY', 'ADJUSTMENT')
+      AND (e.kind = 'EXPIRY' OR (e.credits < 0 AND e.top_up_id IS NULL))
 """
 
 
@@ -215,7 +216,7 @@ async def _sum_unspent(posting: Posting, account: AccountState, grant: GrantStat
     """Return how many credits of a grant expired or were revoked, including those that this posting has expired."""
     if grant.remaining == grant.credits:
         return 0
-    _, records = await posting.connection.execute_query(_UNSPENT_DRAWS, [account.account_id])
+    _, records = await posting.connection.execute_query(_UNSPENT_DRAWS, [account.account_id, grant.number])
     draws = [draw for record in records for draw in json.loads(record["draws"])]
     draws += [draw for entry in account.new_entries if entry.kind == EntryKind.EXPIRY for draw in entry.draws]
     return sum(credits for number, credits in draws if number == grant.number)
