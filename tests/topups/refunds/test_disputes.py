@@ -266,7 +266,7 @@ async def test_frozen_credits_cannot_be_spent_and_unfrozen_ones_can(db: str, rat
     top_up = await create_paid_top_up(credits=500)
     task = await start_task("alice")
     await deliver(build_dispute(top_up, OPEN))
-    with pytest.raises(Exception, match="0 are available"):
+    with pytest.raises(Exception, match="available: 0"):
         await charge_block_run(task, rate_cards)
     unresolved = "SELECT kind FROM notification WHERE resolved_at IS NULL ORDER BY number"
     assert "OUT_OF_CREDITS" in {kind for (kind,) in await pools.fetch(unresolved)}

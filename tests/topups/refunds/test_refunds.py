@@ -115,7 +115,8 @@ async def test_debt_blocks_new_tasks_and_resumes_and_a_top_up_pays_it_first(db: 
     for refused in (lambda: start_task("alice"), lambda: resume(running.task_id)):
         with pytest.raises(InsufficientCredits) as error:
             await refused()
-        assert (error.value.required_credits, error.value.available_credits) == (201, 0)
+        assert (error.value.required_credits, error.value.available_credits) == (1, 50)
+        assert error.value.shortfall_credits == 200
     await assert_ledger_intact()
 
     second = await create_paid_top_up(credits=500)
