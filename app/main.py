@@ -96,6 +96,8 @@ def create_app(settings: Settings | None = None, *, has_protocol_limits: bool = 
             if problem := await registered_keys.missing_keys_problem():
                 log.warning(problem)
             async with run_in_background(background_loops(state, database_url=database_url)):
+                with suppress(Exception):  # the refresh loop logs it, and `/readyz` answers 503
+                    await state.rate_cards.refresh()
                 # The objects created so far exist until the process ends. Freezing excludes them from full collections,
                 # which otherwise stop all requests for 80 ms, twice per second under load.
                 gc.collect()
@@ -127,6 +129,14 @@ def create_app(settings: Settings | None = None, *, has_protocol_limits: bool = 
         connections_per_caller=settings.connections_per_user,
     )
 
+    readiness = Readiness(
+        {
+            "charges": state.charge_queue.find_problem,
+            "changeFeed": state.change_feed.find_problem,
+            "rateCards": state.rate_cards.find_problem,
+        }
+    )
+
     def log_rejected_host(scope: Scope) -> None:
         transport = "websocket" if scope["type"] == "websocket" else "http"
         context = RequestContext(None, state, transport=transport, client_address=client_address_of(scope))
@@ -141,7 +151,7 @@ def create_app(settings: Settings | None = None, *, has_protocol_limits: bool = 
         routes=[
             Route(GRAPHQL_PATH, graphql),
             Route("/healthz", healthz),
-            Route("/readyz", Readiness().readyz),
+            Route("/readyz", readiness.readyz),
             *webhooks.payment_routes(state.payment_provider, seller=settings.receipt_seller),
         ],
         # Credentials are sent in a header, never in a cookie. So the browser never adds them by itself, and an allowed

@@ -159,6 +159,13 @@ class ChangeFeed:
         finally:
             del self._accounts[subscription]
 
+    def find_problem(self) -> str | None:
+        """Return the problem if subscribers may miss changes. Without notifications the sweep is enough."""
+        seconds = time.monotonic() - self.swept_at
+        if seconds <= 2 * self._sweep_seconds + SHARED_READ_SECONDS:
+            return None
+        return f"versions of balances were not compared for {seconds:.0f} s"
+
     async def run(self, url: str) -> None:
         """Listen and sweep until cancelled. Failures of the database are logged, and the loop continues."""
         async with asyncio.TaskGroup() as group:

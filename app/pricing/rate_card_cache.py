@@ -119,6 +119,10 @@ class RateCardCache:
         """Return whether the cards were read within the last `seconds`."""
         return time.monotonic() - self._read_monotonic <= seconds
 
+    def find_problem(self) -> str | None:
+        """Return the problem if no price can be given."""
+        return None if self.is_fresh(LEASE.total_seconds()) else "the rate cards could not be read in time"
+
     async def refresh(self) -> None:
         """Read the cards that were published since the last call. The read begins after this call.
 

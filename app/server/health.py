@@ -2,14 +2,20 @@
 
 import asyncio
 import logging
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
+from app.bounded_waits import wait_at_most
 from app.db import failures, migrations, pools
 
-READINESS_TIMEOUT_SECONDS: Final = 2.0
+DATABASE_SECONDS: Final = 1.5
+"""The time limit of the database's check. `/readyz` promises an answer within 2 seconds."""
+
+Check = Callable[[], str | None]
+"""A check that does not wait. It returns the problem, or None."""
 
 log = logging.getLogger(__name__)
 
@@ -19,26 +25,42 @@ async def healthz(_: Request) -> JSONResponse:
 
 
 class Readiness:
-    """Checks that requests can be served: the database responds and has every migration."""
+    """Checks that requests can be served: the database responds and has every migration, and `others` succeed."""
 
-    def __init__(self) -> None:
+    def __init__(self, others: Mapping[str, Check]) -> None:
+        """`others` are further checks by name."""
+        self._others = others
         self._is_migrated = False  # never reset: reading the migrations takes milliseconds, and anybody may call this
+        self._checking: asyncio.Task[str | None] | None = None
 
     async def readyz(self, _: Request) -> JSONResponse:
-        """Respond with 200, or with 503 and the reason."""
-        reason = await self._problem()
-        return JSONResponse({"ready": reason is None, "reason": reason}, status_code=503 if reason else 200)
+        """Respond with 200, or with 503 and the reason. `checks` contains the problem of each check, or null."""
+        checks = {"database": await self._database_problem()}
+        checks |= {name: check() for name, check in self._others.items()}
+        reason = "; ".join(problem for problem in checks.values() if problem is not None) or None
+        return JSONResponse(
+            {"ready": reason is None, "reason": reason, "checks": checks}, status_code=503 if reason else 200
+        )
 
-    async def _problem(self) -> str | None:
+    async def _database_problem(self) -> str | None:
+        """Concurrent callers share a check, because anybody may call this and a check uses a connection."""
+        if self._checking is None or self._checking.done():
+            self._checking = asyncio.create_task(self._check_database())
+        return await asyncio.shield(self._checking)
+
+    async def _check_database(self) -> str | None:
         try:
-            async with asyncio.timeout(READINESS_TIMEOUT_SECONDS):
-                if self._is_migrated:
-                    await pools.fetch("SELECT 1")
-                elif missing := await migrations.pending():
-                    return f"migrations are pending: {', '.join(missing)}"
+            if missing := await wait_at_most(DATABASE_SECONDS, self._missing_migrations()):
+                return f"migrations are pending: {', '.join(missing)}"
         except Exception as error:
             log.warning("not ready: %r", error)
             is_connection_failure = failures.is_connection_failure(error)
             return "the database does not answer" if is_connection_failure else "the database cannot be read"
         self._is_migrated = True
         return None
+
+    async def _missing_migrations(self) -> list[str]:
+        if self._is_migrated:
+            await pools.fetch("SELECT 1")
+            return []
+        return await migrations.pending()

@@ -8,6 +8,8 @@ apply to the items after it. A refused item has no effect on the others.
 """
 
 import asyncio
+import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -43,6 +45,8 @@ from app.tasks.rules import (
 )
 from app.tasks.stop_and_resume import find_tasks_to_stop, stop_task
 
+HANG_SECONDS: Final = 8.0
+"""A batch that takes longer hangs. Each of its statements has a time limit, and so has its wait for locks."""
 _MAX_RATE_CARD_AGE_SECONDS: Final = 8.0
 """A batch reads rate cards again if they are older than this: one second before their lease ends."""
 
@@ -73,6 +77,8 @@ class ChargeQueue:
 
     def __init__(self, rate_cards: RateCardCache, *, queues: int, batch_limit: int, queue_limit: int) -> None:
         self._rate_cards = rate_cards
+        self._begun: dict[object, float] = {}
+        """The time at which each batch that is being executed began, by the monotonic clock."""
         self._charges: GroupCommit[tuple[int, ChargeRequest], ChargeResult] = GroupCommit(
             self._post,
             queues=queues,
@@ -120,6 +126,11 @@ class ChargeQueue:
             for request in requests
         ]
 
+    def find_problem(self) -> str | None:
+        """Return the problem if charges of a lane hang."""
+        seconds = time.monotonic() - min(self._begun.values(), default=math.inf)
+        return f"charges have not ended for {seconds:.0f} s" if seconds > HANG_SECONDS else None
+
     async def close(self) -> None:
         """Complete the waiting charges. Call it before the database pools are closed."""
         await self._accounts.close()
@@ -127,7 +138,12 @@ class ChargeQueue:
         await self._charges.close()
 
     async def _post(self, items: Sequence[tuple[int, ChargeRequest]]) -> list[ChargeResult]:
-        return await charge_many(items, self._rate_cards)
+        batch = object()
+        self._begun[batch] = time.monotonic()
+        try:
+            return await charge_many(items, self._rate_cards)
+        finally:
+            del self._begun[batch]
 
 
 async def charge_many(items: Sequence[tuple[int, ChargeRequest]], rate_cards: RateCardCache) -> list[ChargeResult]:

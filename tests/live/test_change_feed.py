@@ -79,3 +79,12 @@ async def test_a_sweep_whose_read_hangs_is_repeated_and_wakes_those_that_need_no
             await balance.wait()
     assert reads == 2
     sweeping.cancel()
+
+
+async def test_a_feed_that_did_not_sweep_for_long_is_a_problem() -> None:
+    feed = ChangeFeed(sweep_seconds=5, conflate_seconds=0)
+    assert feed.find_problem() is None
+    feed.swept_at -= 15
+    assert feed.find_problem() == "versions of balances were not compared for 15 s"
+    await feed.sweep()
+    assert feed.find_problem() is None

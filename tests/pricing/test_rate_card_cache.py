@@ -202,7 +202,9 @@ async def test_when_the_cards_are_too_old_and_no_read_answers_all_callers_learn_
 ) -> None:
     reads = HangingReads(monkeypatch)
     reads.hanging = math.inf
+    assert rate_cards.find_problem() is None
     rate_cards._read_monotonic -= LEASE.total_seconds()
+    assert rate_cards.find_problem() == "the rate cards could not be read in time"
     async with asyncio.timeout(2):
         found = await asyncio.gather(*(rate_cards.current_card() for _ in range(100)), return_exceptions=True)
     assert {(type(one), str(one)) for one in found} == {

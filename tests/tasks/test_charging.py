@@ -5,10 +5,11 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from app.db import pools
 from app.errors import IdempotencyConflict, InsufficientCredits, PriceNotFound, TaskEnded, TaskNotFound, TaskStopped
 from app.ledger import queries
 from app.pricing.rate_card_cache import RateCardCache
-from app.tasks import lifecycle, task_accounts
+from app.tasks import charging, lifecycle, task_accounts
 from app.tasks.charging import Charge, ChargeQueue, charge_many
 from app.tasks.rules import TaskStatus
 from tests.factories import block_run_request, get_balance, grant_credits, start_task, start_tasks
@@ -75,6 +76,23 @@ async def test_a_charge_whose_account_is_being_looked_up_is_completed_by_close(r
     await sleep(0)  # lets it take its result
     assert charge.done()
     assert isinstance(charge.result(), Charge)
+
+
+async def test_charges_that_hang_are_a_problem_until_they_end(
+    charge_queue: ChargeQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(charging, "HANG_SECONDS", -1.0)
+    assert charge_queue.find_problem() is None
+    [task] = await start_tasks(1, sharing_credits=1000)
+    async with pools.transaction() as connection:
+        await connection.execute_query("SELECT FROM account WHERE id = $1 FOR UPDATE", [task.account_id])
+        charge = create_task(charge_queue.charge(block_run_request(task)))
+        for _ in range(20):
+            await sleep(0)  # the batch begins, and waits for the lock
+        assert charge_queue.find_problem() == "charges have not ended for 0 s"
+        monkeypatch.setattr(charging, "HANG_SECONDS", 8.0)
+        assert charge_queue.find_problem() is None
+    assert isinstance(await charge, Charge)
 
 
 async def test_a_replay_is_answered_after_the_task_has_ended(charge_queue: ChargeQueue) -> None:
