@@ -44,6 +44,7 @@ ALL_MIGRATIONS = [
     "0007_outgoing_webhooks",
     "0008_ledger_key_ids",
     "0009_unspent_grants",
+    "0010_finite_instants",
 ]
 
 TYPES: dict[type, str] = {
