@@ -20,9 +20,8 @@ from click.testing import CliRunner
 from tortoise import context as tortoise_context
 
 from app.__main__ import cli
-from app.ledger import accounts
 from app.settings import Settings, get_settings
-from app.tasks import task_accounts
+from tests.databases import clear_id_caches
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 COMMAND = (sys.executable, "-m", "app")
@@ -65,8 +64,7 @@ def _replace_environment(variables: Mapping[str, str]) -> None:
     os.environ.clear()
     os.environ.update(variables)
     get_settings.cache_clear()
-    accounts.clear_cache()
-    task_accounts.clear_cache()
+    clear_id_caches()
 
 
 def run_process(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:

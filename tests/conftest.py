@@ -17,13 +17,12 @@ from typing import Any
 import pytest
 from tortoise.backends.asyncpg.client import AsyncpgDBClient
 
-from app.db import embedded_postgres, migrations, pools, roles
-from app.ledger import accounts
+from app.db import embedded_postgres, pools, roles
 from app.pricing import publishing
 from app.pricing.rate_card_cache import RateCardCache
-from app.tasks import stop_and_resume, task_accounts
+from app.tasks import stop_and_resume
 from tests.command_line import url_for_role
-from tests.databases import OpenPools, execute, temporary_database
+from tests.databases import OpenPools, clear_id_caches, execute, migrate, temporary_database
 from tests.secret_leaks import SecretDetector
 from tests.worker_processes import (
     pytest_collection_modifyitems,
@@ -80,7 +79,7 @@ def database_url() -> Iterator[str]:
             database = temporary_database(given)
             url = runner.run(database.__aenter__())
             try:
-                runner.run(_migrate(url))
+                runner.run(migrate(url))
                 yield url
             finally:
                 runner.run(database.__aexit__(None, None, None))
@@ -88,14 +87,8 @@ def database_url() -> Iterator[str]:
         with tempfile.TemporaryDirectory(prefix="credits-test-", ignore_cleanup_errors=True) as directory:
             Path(directory).chmod(0o755)
             with embedded_postgres.start(Path(directory) / "postgres") as server:
-                runner.run(_migrate(server.url))
+                runner.run(migrate(server.url))
                 yield server.url
-
-
-async def _migrate(url: str) -> None:
-    await pools.connect(url)
-    await migrations.apply()
-    await pools.disconnect()
 
 
 @pytest.fixture(scope="session")
@@ -131,8 +124,7 @@ async def db(open_pools: OpenPools) -> AsyncIterator[str]:
     tasks = asyncio.all_tasks()
     await open_pools.empty_tables()
     await open_pools.open()
-    accounts.clear_cache()
-    task_accounts.clear_cache()
+    clear_id_caches()
     stop_and_resume.configure_ledger(LEDGER_KEY)
     yield open_pools.url
     left = [task for task in asyncio.all_tasks() - tasks if not _belongs_to_anyio(task)]

@@ -10,9 +10,11 @@ import asyncpg
 from tortoise.connection import get_connection
 from tortoise.exceptions import ConfigurationError
 
-from app.db import pools
+from app.db import migrations, pools
 from app.db.database_url import connection_arguments
+from app.ledger import accounts
 from app.pricing import publishing
+from app.tasks import task_accounts
 
 EMPTY_TABLES_SQL: Final = """
 DO $$
@@ -80,6 +82,18 @@ async def execute(url: str, *statements: str) -> None:
             await connection.execute(statement)
     finally:
         await connection.close()
+
+
+async def migrate(url: str) -> None:
+    await pools.connect(url)
+    await migrations.apply()
+    await pools.disconnect()
+
+
+def clear_id_caches() -> None:
+    """Forget the ids of accounts and tasks, which belong to another database or to rows that were deleted."""
+    accounts.clear_cache()
+    task_accounts.clear_cache()
 
 
 async def reset(url: str, document: Mapping[str, Any] | None = None) -> None:

@@ -5,28 +5,27 @@ in the search path and returns the value of a row, so a day passes with one stat
 """
 
 import asyncio
-import secrets
 from collections import Counter
 from collections.abc import Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, TypeVar
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 import asyncpg
 
-from app.db import migrations, pools
-from app.db.database_url import connection_arguments
-from app.ledger import accounts
+from app.db import pools
+from app.db.database_url import connect
 from app.pricing import publishing
 from app.pricing.rate_card_cache import RateCardCache
 from app.pricing.rate_card_json import default_rate_card
-from app.tasks import stop_and_resume, task_accounts
+from app.tasks import stop_and_resume
+from tests.conftest import LEDGER_KEY
+from tests.databases import clear_id_caches, execute, migrate, temporary_database
 from tests.state_machine.values import FEE, Price
 
 T = TypeVar("T")
 
-LEDGER_KEY = bytes(range(32))
 BEGINNING = datetime(2030, 1, 1, tzinfo=UTC)
 
 CLOCK = f"""
@@ -95,47 +94,29 @@ class MachineDatabase:
 @contextmanager
 def machine_database(database_url: str) -> Iterator[MachineDatabase]:
     """A new, migrated database on the same server, dropped at the end."""
-    name = f"machine_{secrets.token_hex(6)}"
-    url = urlunsplit(urlsplit(database_url)._replace(path=f"/{name}"))
     with asyncio.Runner() as runner:
-        runner.run(_execute(database_url, f'CREATE DATABASE "{name}"'))
+        temporary = temporary_database(database_url)
+        url = runner.run(temporary.__aenter__())
+        name = urlsplit(url).path[1:]
         try:
-            runner.run(_migrate(url))
-            runner.run(_execute(url, CLOCK))
-            runner.run(_execute(url, f'ALTER DATABASE "{name}" SET search_path = machine, pg_catalog, public'))
+            runner.run(migrate(url))
+            search_path = f'ALTER DATABASE "{name}" SET search_path = machine, pg_catalog, public'
             # The data is not needed after the run.
-            runner.run(_execute(url, f'ALTER DATABASE "{name}" SET synchronous_commit = off'))
-            connection = runner.run(asyncpg.connect(**connection_arguments(url)))
+            asynchronous = f'ALTER DATABASE "{name}" SET synchronous_commit = off'
+            runner.run(execute(url, CLOCK, search_path, asynchronous))
+            connection = runner.run(connect(url))
             database = MachineDatabase(runner, connection)
             runner.run(pools.connect(url, read_connections=2, posting_connections=1))
             try:
-                _forget()
+                clear_id_caches()
                 stop_and_resume.configure_ledger(LEDGER_KEY)
                 runner.run(publishing.publish_default_card())
                 effective_at, _ = runner.run(database.publish(CHEAP))
                 runner.run(database.set_clock(effective_at))
                 yield database
             finally:
-                _forget()
+                clear_id_caches()
                 runner.run(pools.disconnect())
                 runner.run(connection.close())
         finally:
-            runner.run(_execute(database_url, f'DROP DATABASE "{name}" WITH (FORCE)'))
-
-
-def _forget() -> None:
-    """Clear the caches of ids, which belong to another database."""
-    accounts.clear_cache()
-    task_accounts.clear_cache()
-
-
-async def _migrate(url: str) -> None:
-    await pools.connect(url)
-    await migrations.apply()
-    await pools.disconnect()
-
-
-async def _execute(url: str, sql: str) -> None:
-    connection = await asyncpg.connect(**connection_arguments(url))
-    await connection.execute(sql)
-    await connection.close()
+            runner.run(temporary.__aexit__(None, None, None))
