@@ -118,10 +118,12 @@ _AGENT_COSTS_BY_BLOCK: Final = """
     GROUP BY t.account_id, t.agent_id, b.block ORDER BY credits DESC, b.block
 """
 
-# A task that ended before the first day has no block run on any of the days.
+# The last day is today or, if the clock has stepped back since, that of the last entry. A task that ended before the
+# first day has no block run on any of the days.
 _AGENT_COSTS_BY_DAY: Final = """
     WITH today AS MATERIALIZED (
-        SELECT (clock_timestamp() AT TIME ZONE $4)::date AS day
+        SELECT (greatest(clock_timestamp(), max(last_entry_at)) AT TIME ZONE $4)::date AS day
+        FROM account WHERE id = ANY($1::bigint[])
     ), listed AS MATERIALIZED (
         SELECT today.day - number AS day FROM today, generate_series(0, $3::int - 1) AS number
     ), beginning AS MATERIALIZED (

@@ -19,6 +19,7 @@ from app.pricing.rate_card_cache import LEASE, RateCardCache, StaleRateCards
 from app.tasks import account_statement, block_run_outcomes, holds, lifecycle, reversals, stop_and_resume
 from app.tasks.block_run_outcomes import FinishBlockRunRequest
 from app.tasks.charging import Charge, charge_many
+from app.tasks.costs import agent_costs_by_day
 from app.tasks.rules import StopReason, TaskState, TaskStatus
 from app.tasks.stop_and_resume import ResumeTaskRequest
 from app.topups.auto_topup.purchasing import buy_if_needed
@@ -211,6 +212,17 @@ async def test_an_account_whose_last_entry_is_ahead_of_the_clock_goes_on(
     await operation(task, rate_cards)
     await list_entries(task.account_id)
     assert (await verify_ledger()).violations == []
+
+
+async def test_costs_by_day_include_the_day_of_the_last_charge(clock: SettableClock, rate_cards: RateCardCache) -> None:
+    await clock.set(seconds_ahead=24 * HOUR)
+    await rate_cards.refresh()
+    task = await task_with_credits()
+    await charge_block_run(task, rate_cards)
+    await clock.set(seconds_ahead=0)
+    key = (task.account_id, task.agent_id)
+    costs = await agent_costs_by_day([key], days=2, time_zone="UTC")
+    assert [day.credits for day in costs[key]] == [0, 10]
 
 
 async def test_a_hold_that_has_expired_stays_expired(clock: SettableClock, rate_cards: RateCardCache) -> None:
