@@ -21,6 +21,7 @@ from app.outgoing_webhooks.secret_box import SECRET_BYTES, SecretBox, format_sec
 
 MAX_ENDPOINTS: Final = 50
 """The maximum number of enabled endpoints. Each event is stored once for each of them."""
+MAX_ID_LENGTH: Final = 32
 MAX_DESCRIPTION_LENGTH: Final = 255
 PREVIOUS_SECRET_HOURS: Final = 24
 """So long a replaced secret signs as well."""
@@ -132,7 +133,8 @@ async def list_endpoints() -> list[WebhookEndpoint]:
 
 async def get_endpoint(endpoint_id: str) -> WebhookEndpoint:
     """Raises: WebhookEndpointNotFound."""
-    found = await WebhookEndpoint.get_or_none(id=endpoint_id)
+    # Tortoise refuses to compare a text with a column that is too short for it.
+    found = await WebhookEndpoint.get_or_none(id=endpoint_id) if len(endpoint_id) <= MAX_ID_LENGTH else None
     if found is None:
         raise WebhookEndpointNotFound(endpoint_id=endpoint_id)
     return found

@@ -376,11 +376,12 @@ async def test_a_url_has_one_enabled_endpoint(db: str, box: SecretBox) -> None:
         await endpoints.enable_endpoint(created)
 
 
-async def test_an_unknown_endpoint_is_not_found(db: str, box: SecretBox) -> None:
+@pytest.mark.parametrize("endpoint_id", ["we_0", "x" * 255])
+async def test_an_unknown_endpoint_is_not_found(db: str, box: SecretBox, endpoint_id: str) -> None:
     for call in (
-        endpoints.rotate_secret("we_0", box=box),
-        endpoints.disable_endpoint("we_0", "r"),
-        endpoints.enable_endpoint("we_0"),
+        endpoints.rotate_secret(endpoint_id, box=box),
+        endpoints.disable_endpoint(endpoint_id, "r"),
+        endpoints.enable_endpoint(endpoint_id),
     ):
         with pytest.raises(WebhookEndpointNotFound):
             await call
