@@ -12,6 +12,7 @@ from typing import Final
 
 from app.api.context import AppState
 from app.bounded_waits import abandon
+from app.db import failures
 from app.ledger.due_changes_sweep import DueChangesSweep
 from app.ledger.expiry_notifications import ExpiryNotifications
 from app.outgoing_webhooks.sender import Sender
@@ -77,8 +78,8 @@ async def _run_forever(name: str, loop: Loop) -> None:
         try:
             await loop()
             log.error("background loop %s ended unexpectedly and is restarted", name)
-        except Exception:
-            log.exception("background loop %s failed and is restarted", name)
+        except Exception as failure:
+            failures.log_failure(log, failure, "background loop %s failed and is restarted", name)
         await asyncio.sleep(RESTART_SECONDS)
 
 

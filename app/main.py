@@ -90,7 +90,7 @@ def create_app(settings: Settings | None = None, *, has_protocol_limits: bool = 
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        await pools.connect(database_url, statement_seconds=settings.statement_seconds)
+        await pools.connect(database_url, is_server=True)
         try:
             await registered_keys.register_signing_key()
             if problem := await registered_keys.missing_keys_problem():

@@ -166,6 +166,11 @@ class Settings(BaseSettings):
     """Time limit of a query or mutation. It does not apply to charges, which wait in a queue of limited length."""
     connect_seconds: Seconds = 3
     """Time within which a database connection must be free, or a new one open. Afterwards the answer is UNAVAILABLE."""
+    lock_seconds: Annotated[float, Field(gt=0, le=60)] = 5
+    """Time for which a request waits for an account that another transaction has locked.
+
+    Afterwards the answer is UNAVAILABLE. Requests for other accounts go on.
+    """
     statement_seconds: Seconds = 5
     """Time limit of a statement of the database. Afterwards the answer is TIMED_OUT.
 

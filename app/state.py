@@ -30,6 +30,7 @@ def build_state(settings: Settings) -> AppState:
             queues=settings.posting_connections,
             batch_limit=settings.batch_limit,
             queue_limit=settings.queue_limit,
+            lock_seconds=settings.lock_seconds,
         ),
         balance_reader=BatchedReads(queries.read_settled_balances, batch_limit=1_000, loop_turns=LOOP_TURNS),
         latest_balances=open_latest_balances(feed, low_balance_threshold=settings.low_balance_threshold),
@@ -47,13 +48,19 @@ def webhook_secrets(settings: Settings) -> SecretBox:
 
 
 def configure_ledger(settings: Settings) -> None:
-    """Set the ledger key and the low-balance threshold of this process. Required before the first change of an account.
+    """Set the ledger key, the low-balance threshold and the longest wait for a locked account in this process.
+
+    Required before the first change of an account.
 
     Raises: Misconfigured.
     """
     key, *others = ledger_keys(settings)
-    threshold = settings.low_balance_threshold
-    stop_and_resume.configure_ledger(key, verification_keys=others, low_balance_threshold=threshold)
+    stop_and_resume.configure_ledger(
+        key,
+        verification_keys=others,
+        low_balance_threshold=settings.low_balance_threshold,
+        lock_seconds=settings.lock_seconds,
+    )
 
 
 def ledger_keys(settings: Settings) -> list[bytes]:

@@ -110,10 +110,10 @@ def webhook_endpoint(provider: PaymentProvider) -> Endpoint:
             return _message(200, "Events of this type are ignored.")
         try:
             outcome = await settlement.settle(event)
-        except Exception:
+        except Exception as error:
             # After any fault the event is in the inbox to be retried. The status 503 makes the provider send it again
             # as well.
-            log.exception("provider event %s could not be settled", event.event_id)
+            failures.log_failure(log, error, "provider event %s could not be settled", event.event_id)
             return _message(503, "The event could not be handled now: send it again.")
         return JSONResponse({"outcome": outcome})
 
@@ -229,7 +229,7 @@ def _page_endpoint(endpoint: Endpoint, not_found: Callable[[], Response]) -> End
         try:
             return await endpoint(request)
         except Exception as error:
-            if not (isinstance(error, Unavailable) or failures.is_connection_failure(error)):
+            if not (isinstance(error, Unavailable) or failures.is_database_failure(error)):
                 raise
             log.warning("a page could not be shown: %s", error)
             return _message_page(503, "Unavailable", "The server cannot reach its database. Try again in a moment.")

@@ -53,3 +53,27 @@ async def test_a_loop_that_fails_does_not_end_the_others_and_all_stop_at_the_end
         await asyncio.sleep(0.02)
         assert events == ["started"]
     assert events == ["started", "stopped"]
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        ConnectionResetError("reset"),
+        ExceptionGroup("tasks", [ExceptionGroup("inner", [ConnectionResetError("reset")])]),
+    ],
+    ids=["plain", "of a task group"],
+)
+async def test_without_a_database_a_loop_logs_one_line(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, failure: Exception
+) -> None:
+    monkeypatch.setattr(background, "RESTART_SECONDS", 60)
+
+    async def fail() -> None:
+        raise failure
+
+    async with background.run_in_background({"reader": fail}):
+        await asyncio.sleep(0.01)
+
+    assert [(record.getMessage(), record.exc_info) for record in caplog.records] == [
+        ("background loop reader failed and is restarted: reset", None)
+    ]

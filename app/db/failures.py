@@ -13,8 +13,9 @@ result.
 
 import asyncio
 import errno
+import logging
 import random
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from enum import StrEnum
 from typing import Final, TypeVar
 
@@ -31,6 +32,7 @@ class Answer(StrEnum):
 
 READ_ONLY: Final = "25006"
 LOCK_NOT_AVAILABLE: Final = "55P03"
+QUERY_CANCELED: Final = "57014"
 
 ANSWERS: Final[dict[str, Answer | None]] = {
     "08": Answer.UNAVAILABLE,  # connection exception
@@ -47,7 +49,7 @@ ANSWERS: Final[dict[str, Answer | None]] = {
     "53": Answer.UNAVAILABLE,  # no disk space, memory or connections left
     LOCK_NOT_AVAILABLE: Answer.UNAVAILABLE,  # lock_timeout
     "57": Answer.UNAVAILABLE,  # operator intervention: shutdown, crash, start
-    "57014": Answer.TIMED_OUT,  # statement_timeout, or cancelled by an administrator
+    QUERY_CANCELED: Answer.TIMED_OUT,  # statement_timeout, or cancelled by an administrator
     "58": Answer.UNAVAILABLE,  # error outside PostgreSQL, such as of its disk
     "72": Answer.UNAVAILABLE,  # snapshot too old
 }
@@ -84,6 +86,15 @@ class PartialFailure(Exception):
         self.by_account = by_account
 
 
+class AccountsLocked(Exception):
+    """Another transaction has locked these accounts for too long. Nothing was changed in this one."""
+
+    def __init__(self, account_ids: Collection[int]) -> None:
+        self.account_ids = frozenset(account_ids)
+        ids = ", ".join(map(str, sorted(self.account_ids)))
+        super().__init__(f"another transaction has locked account {ids}: try again in a moment")
+
+
 class NoConnection(ConnectionError):
     """No connection was free or could be opened in time. Nothing was executed."""
 
@@ -118,14 +129,39 @@ def answer_to(failure: BaseException) -> Answer | None:
                 answer = Answer.UNAVAILABLE
         case asyncpg.InternalClientError():
             answer = Answer.UNAVAILABLE  # asyncpg's error if the connection is lost while a query is being sent
+        case AccountsLocked():
+            answer = Answer.UNAVAILABLE
+        case ExceptionGroup(exceptions=several):
+            answers = [answer_to(one) for one in several]
+            answer = None if None in answers else answers[0]
         case OSError() if not is_file_error(failure):
             answer = Answer.UNAVAILABLE
     return answer
 
 
-def is_connection_failure(failure: BaseException) -> bool:
+def is_database_failure(failure: BaseException) -> bool:
     """Return whether the database has failed. The request is not the cause, and a retry may succeed."""
     return answer_to(failure) is not None
+
+
+def is_connection_failure(failure: BaseException) -> bool:
+    """Return whether the database fails for everybody.
+
+    A lock or a time limit may concern a single account, so a sweep over many accounts can go on with the others.
+    """
+    if isinstance(failure, AccountsLocked) or sqlstate(failure) in (LOCK_NOT_AVAILABLE, QUERY_CANCELED):
+        return False
+    return is_database_failure(failure)
+
+
+def log_failure(log: logging.Logger, failure: BaseException, text: str, *values: object) -> None:
+    """Log what failed: with a traceback, or in one line if the database is the cause."""
+    if is_database_failure(failure):
+        while isinstance(failure, ExceptionGroup):
+            failure = failure.exceptions[0]
+        log.warning("%s: %s", text % values, str(failure) or type(failure).__name__)
+    else:
+        log.error(text, *values, exc_info=failure)
 
 
 def is_connection_lost(failure: BaseException) -> bool:

@@ -7,15 +7,19 @@ never in two batches at the same time.
 
 A batch that fails is split in halves until the item that causes the failure is alone. That item fails; the others
 succeed. If a caller is cancelled, the other callers are not affected.
+
+If the accounts of some items are locked by somebody else (AccountsLocked), these items are set aside: those of each
+account wait on their own, and the others are executed at once. Further items of such an account wait behind them.
 """
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, Generic, TypeVar
 
-from app.db.failures import PartialFailure
+from app.db.failures import AccountsLocked, PartialFailure
 from app.errors import Overloaded
 
 Item = TypeVar("Item")
@@ -27,8 +31,14 @@ LOOP_TURNS: Final = 3
 In the first turn sockets are read, in the second the data is parsed, in the third the item is submitted.
 """
 
+CLOSE_SECONDS: Final = 3.0
+"""How long closing waits for the batches that are being executed. Their callers are gone."""
+
 Call = Callable[[Sequence[Item]], Awaitable[Sequence[Result]]]
 """Executes a batch and returns one result for each item, in order."""
+
+CallLocked = Callable[[float, Sequence[Item]], Awaitable[Sequence[Result]]]
+"""Waits so many seconds for a locked account, and executes a batch of its items. Raises: AccountsLocked."""
 
 
 def _never(_: BaseException) -> bool:
@@ -42,19 +52,34 @@ class GroupCommit(Generic[Item, Result]):
     whether no part of the batch can succeed (the database cannot be reached); then the batch is not split. `loop_turns`
     is the number of event loop turns to wait before a batch starts, so that it includes items that have already arrived
     at the sockets. This takes hardly any time without load, and under load makes one batch instead of two.
+
+    If `call` raises AccountsLocked, keys are account ids. The items of these accounts are executed by `call_locked`.
+    They fail if they were submitted `lock_seconds` ago.
     """
 
     def __init__(
         self,
         call: Call[Item, Result],
         *,
+        call_locked: CallLocked[Item, Result] | None = None,
+        lock_seconds: float = 0.0,
         queues: int = 1,
         batch_limit: int,
         queue_limit: int,
         fails_whole_batch: Callable[[BaseException], bool] = _never,
         loop_turns: int = 0,
     ) -> None:
-        self._queues = [_Queue(call, batch_limit, fails_whole_batch, loop_turns) for _ in range(queues)]
+        self._queues = [
+            _Queue(
+                call,
+                call_locked=call_locked,
+                lock_seconds=lock_seconds,
+                batch_limit=batch_limit,
+                fails_whole_batch=fails_whole_batch,
+                loop_turns=loop_turns,
+            )
+            for _ in range(queues)
+        ]
         self._queue_limit = queue_limit
 
     async def submit(self, key: int, item: Item) -> Result:
@@ -63,87 +88,162 @@ class GroupCommit(Generic[Item, Result]):
         Raises: Overloaded: its queue is full; this is raised at once. A failure that the item causes is raised as well.
         """
         queue = self._queues[key % len(self._queues)]
-        if len(queue.waiting) >= self._queue_limit:
+        if len(queue.line(key)) >= self._queue_limit:
             raise Overloaded
-        return await queue.put(item)
+        return await queue.put(key, item)
 
     async def submit_all(self, keyed: Sequence[tuple[int, Item]]) -> list[Result | BaseException]:
         """Return the result or failure of each item, in order.
 
         Raises: Overloaded: a queue has no room; then no item is accepted.
         """
-        added = [0] * len(self._queues)
-        for key, _ in keyed:
-            added[key % len(self._queues)] += 1
-        if any(
-            count and len(queue.waiting) + count > self._queue_limit
-            for queue, count in zip(self._queues, added, strict=True)
-        ):
+        lines = [self._queues[key % len(self._queues)].line(key) for key, _ in keyed]
+        added = Counter(map(id, lines))
+        if any(len(line) + added[id(line)] > self._queue_limit for line in lines):
             raise Overloaded
-        futures = [self._queues[key % len(self._queues)].put(item) for key, item in keyed]
+        futures = [self._queues[key % len(self._queues)].put(key, item) for key, item in keyed]
         return await asyncio.gather(*futures, return_exceptions=True)
 
     async def close(self) -> None:
-        """Wait until all batches are executed. No item may be submitted afterwards."""
-        for queue in self._queues:
-            await queue.wait_until_empty()
+        """Wait until all batches are executed, for at most CLOSE_SECONDS. Then the others are cancelled.
+
+        No item may be submitted afterwards.
+        """
+        workers = [worker for queue in self._queues for worker in queue.workers()]
+        if workers:
+            _, running = await asyncio.wait(workers, timeout=CLOSE_SECONDS)
+            for worker in running:
+                worker.cancel()
+            await asyncio.gather(*workers, return_exceptions=True)
+
+
+@dataclass(slots=True, eq=False)
+class _Pending(Generic[Item, Result]):
+    """An item that a caller waits for."""
+
+    key: int
+    item: Item
+    future: asyncio.Future[Result]
+    submitted_at: float
 
 
 class _Queue(Generic[Item, Result]):
     def __init__(
         self,
         call: Call[Item, Result],
+        *,
+        call_locked: CallLocked[Item, Result] | None,
+        lock_seconds: float,
         batch_limit: int,
         fails_whole_batch: Callable[[BaseException], bool],
         loop_turns: int,
     ) -> None:
         self._call = call
+        self._call_locked = call_locked
+        self._lock_seconds = lock_seconds
         self._batch_limit = batch_limit
         self._fails_whole_batch = fails_whole_batch
         self._loop_turns = loop_turns
-        self.waiting: deque[tuple[Item, asyncio.Future[Result]]] = deque()
+        self._waiting: deque[_Pending[Item, Result]] = deque()
+        self._locked: dict[int, deque[_Pending[Item, Result]]] = {}
         self._worker: asyncio.Task[None] | None = None
+        self._lock_waiters: set[asyncio.Task[None]] = set()
+        self._suspects: set[int] = set()
+        """Keys whose accounts were locked for so long that items failed. Their next items are set aside at once."""
 
-    def put(self, item: Item) -> asyncio.Future[Result]:
-        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-        self.waiting.append((item, future))
-        if self._worker is None or self._worker.done():
+    def line(self, key: int) -> deque[_Pending[Item, Result]]:
+        """Return the items behind which an item of this key waits."""
+        return self._locked.get(key, self._waiting) if self._locked else self._waiting
+
+    def workers(self) -> list[asyncio.Task[None]]:
+        return [*([self._worker] if self._worker is not None else []), *self._lock_waiters]
+
+    def put(self, key: int, item: Item) -> asyncio.Future[Result]:
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Result] = loop.create_future()
+        pending = _Pending(key, item, future, loop.time())
+        if key in self._suspects and key not in self._locked:
+            self._wait_in_line([pending])
+        else:
+            self.line(key).append(pending)
+        if self._waiting and (self._worker is None or self._worker.done()):
             self._worker = asyncio.create_task(self._work())
         return future
 
-    async def wait_until_empty(self) -> None:
-        if self._worker is not None:
-            with suppress(asyncio.CancelledError):
-                await self._worker
-
     async def _work(self) -> None:
-        while self.waiting:
+        while self._waiting:
             for _ in range(self._loop_turns):
                 await asyncio.sleep(0)
-            size = min(len(self.waiting), self._batch_limit)
-            batch = [self.waiting.popleft() for _ in range(size)]
-            # Items of callers that were cancelled before the batch starts are removed. If a caller is cancelled later,
-            # its item is executed and its result is dropped.
-            await self._execute([pair for pair in batch if not pair[1].done()])
+            await self._execute(self._next_batch(self._waiting), self._call)
 
-    async def _execute(self, pairs: list[tuple[Item, asyncio.Future[Result]]]) -> None:
-        if not pairs:
+    def _next_batch(self, line: deque[_Pending[Item, Result]]) -> list[_Pending[Item, Result]]:
+        """Remove the next items. Those of callers that were cancelled are dropped.
+
+        If a caller is cancelled later, its item is executed and its result is dropped.
+        """
+        taken = [line.popleft() for _ in range(min(len(line), self._batch_limit))]
+        return [one for one in taken if not one.future.done()]
+
+    async def _execute(self, batch: list[_Pending[Item, Result]], call: Call[Item, Result]) -> None:
+        if not batch:
             return
         try:
-            results = await self._call([item for item, _ in pairs])
+            results = await call([one.item for one in batch])
         except Exception as failure:
-            if len(pairs) == 1 or self._fails_whole_batch(failure):
-                for _, future in pairs:
-                    if not future.done():
-                        future.set_exception(failure)
-                return
-            middle = len(pairs) // 2
-            await self._execute(pairs[:middle])
-            await self._execute(pairs[middle:])
+            locked = failure.account_ids if isinstance(failure, AccountsLocked) else frozenset()
+            if self._call_locked is not None and any(one.key in locked for one in batch):
+                self._set_aside([one for one in batch if one.key in locked], failure)
+                await self._execute([one for one in batch if one.key not in locked], call)
+            elif len(batch) == 1 or self._fails_whole_batch(failure):
+                _fail(batch, failure)
+            else:
+                middle = len(batch) // 2
+                await self._execute(batch[:middle], call)
+                await self._execute(batch[middle:], call)
             return
-        for (_, future), result in zip(pairs, results, strict=True):
-            if not future.done():
-                future.set_result(result)
+        for one, result in zip(batch, results, strict=True):
+            if not one.future.done():
+                one.future.set_result(result)
+
+    def _set_aside(self, batch: list[_Pending[Item, Result]], failure: Exception) -> None:
+        """Let the items wait for their locked accounts. Those that have waited long enough fail."""
+        oldest = asyncio.get_running_loop().time() - self._lock_seconds
+        if late := [one for one in batch if one.submitted_at <= oldest]:
+            self._suspects.update(one.key for one in late)
+            _fail(late, failure)
+        self._wait_in_line([one for one in batch if one.submitted_at > oldest])
+
+    def _wait_in_line(self, batch: list[_Pending[Item, Result]]) -> None:
+        for one in reversed(batch):
+            if one.key not in self._locked:
+                self._locked[one.key] = deque()
+                waiter = asyncio.create_task(self._wait_for_lock(one.key))
+                self._lock_waiters.add(waiter)
+                waiter.add_done_callback(self._lock_waiters.discard)
+            self._locked[one.key].appendleft(one)
+
+    async def _wait_for_lock(self, key: int) -> None:
+        """Execute the items of a locked account until none is left."""
+        line, loop = self._locked[key], asyncio.get_running_loop()
+        self._suspects.discard(key)  # it is added again if an item fails
+        try:
+            while line:
+                if batch := self._next_batch(line):
+                    left = max(0.0, batch[0].submitted_at + self._lock_seconds - loop.time())
+                    await self._execute(batch, partial(self._execute_locked, left))
+        finally:
+            del self._locked[key]
+
+    async def _execute_locked(self, seconds: float, items: Sequence[Item]) -> Sequence[Result]:
+        if self._call_locked is None:
+            raise RuntimeError("only items whose account can be locked are set aside")
+        return await self._call_locked(seconds, items)
+
+
+def _fail(batch: list[_Pending[Item, Result]], failure: Exception) -> None:
+    for one in batch:
+        if not one.future.done():
+            one.future.set_exception(failure)
 
 
 class BatchedReads(Generic[Item, Result]):

@@ -8,8 +8,9 @@ planner settings make the set statements use their indexes whatever the statisti
 Each wait for the database has a limit: see `app.db.connections`.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from types import MappingProxyType
 from typing import Any, Final, Protocol
 
@@ -17,7 +18,7 @@ import asyncpg
 from tortoise import Tortoise
 from tortoise.connection import get_connection
 
-from app.db import connections, database_url
+from app.db import connections, database_url, failures
 from app.errors import Misconfigured
 from app.settings import Settings, get_settings
 
@@ -50,9 +51,15 @@ POSTING_PLANNER: Final = {
     "default_transaction_isolation": "read committed",
 }
 
-IDLE_IN_TRANSACTION_SECONDS: Final = 30.0
-"""How long a transaction of a command may be idle. For the server it is the time limit of a statement."""
+COMMAND_SECONDS: Final = 30.0
+"""How long a command waits for a connection, and how long its transactions may be idle. A server uses the settings."""
 
+
+LOCK_ATTEMPT_MILLISECONDS: Final = 250
+"""How long a statement on the pool `posting` waits for a lock, unless its transaction says otherwise.
+
+Locks of other postings are held for a shorter time. So a statement that fails has met a lock of somebody else.
+"""
 
 _NO_LOGIN: Final = {"host": None, "user": None, "password": None, "database": None}
 """Arguments that Tortoise expects. `database_url.connect`, which opens the connections, takes them from the URL."""
@@ -64,7 +71,7 @@ def tortoise_config(
     *,
     read_connections: int = 5,
     posting_connections: int = 2,
-    connect_seconds: float = 10.0,
+    connect_seconds: float = COMMAND_SECONDS,
     statement_seconds: float | None = None,
 ) -> dict[str, Any]:
     """Return Tortoise's configuration for the database at `url`."""
@@ -95,7 +102,7 @@ def tortoise_config(
             "posting": pool(
                 f"{name}-posting",
                 posting_connections,
-                server_settings=POSTING_PLANNER,
+                server_settings=POSTING_PLANNER | {"lock_timeout": f"{LOCK_ATTEMPT_MILLISECONDS}ms"},
                 max_cached_statement_lifetime=0,
             ),
         },
@@ -119,7 +126,7 @@ def connection_options(
     settings = {"application_name": name, **connections.SERVER_TCP_SETTINGS, **server_settings}
     options: dict[str, Any] = {"connection_class": connections.Connection, "timeout": connect_seconds}
     # A process that hangs between two statements, or that the network has cut off, must not keep its accounts locked.
-    idle_seconds = IDLE_IN_TRANSACTION_SECONDS
+    idle_seconds = COMMAND_SECONDS
     if statement_seconds is not None:
         idle_seconds = statement_seconds + connections.ANSWER_SECONDS
         options["command_timeout"] = idle_seconds
@@ -144,21 +151,25 @@ async def connect(
     *,
     read_connections: int | None = None,
     posting_connections: int | None = None,
-    statement_seconds: float | None = None,
+    is_server: bool = False,
 ) -> None:
-    """Open the pools. The server limits the time of statements; reports and migrations of commands may take longer.
+    """Open the pools. For a server, waits are limited by the settings. Reports and migrations may take longer.
 
     Raises: Misconfigured: the URL is wrong, or its database cannot be used; OSError, asyncpg.PostgresError: the
     database does not answer.
     """
+    global _slots  # noqa: PLW0603  belongs to the pools, of which a process has one set
     chosen = get_settings()
+    posting_connections = posting_connections or posting_pool_size(chosen)
+    connect_seconds = chosen.connect_seconds if is_server else COMMAND_SECONDS
+    _slots = _PostingSlots(max(1, posting_connections - chosen.posting_connections), connect_seconds)
     await Tortoise.init(
         config=tortoise_config(
             url,
             read_connections=read_connections or chosen.read_connections,
-            posting_connections=posting_connections or posting_pool_size(chosen),
-            connect_seconds=chosen.connect_seconds,
-            statement_seconds=statement_seconds,
+            posting_connections=posting_connections,
+            connect_seconds=connect_seconds,
+            statement_seconds=chosen.statement_seconds if is_server else None,
         ),
         _enable_global_fallback=True,  # resolvers and loops run in tasks of other contexts
     )
@@ -236,15 +247,54 @@ async def transaction() -> AsyncIterator[Connection]:
         yield connection
 
 
+class _PostingSlots:
+    """Limits the connections of the pool `posting` that single postings use, so that batches always find one.
+
+    At most half of them wait for a locked account.
+    """
+
+    def __init__(self, connections: int, seconds: float) -> None:
+        self._single = asyncio.Semaphore(connections)
+        self._waiting = asyncio.Semaphore(max(1, connections // 2))
+        self._seconds = seconds
+
+    @asynccontextmanager
+    async def slot(self, *, is_waiting: bool) -> AsyncIterator[None]:
+        """Raises: NoConnection: none is free in time."""
+        async with AsyncExitStack() as stack:
+            try:
+                async with asyncio.timeout(self._seconds):
+                    if is_waiting:
+                        await stack.enter_async_context(self._waiting)
+                    await stack.enter_async_context(self._single)
+            except TimeoutError:
+                raise failures.NoConnection(f"no connection for a posting within {self._seconds:g} s") from None
+            yield
+
+
+_slots = _PostingSlots(1, 1.0)
+
+
 @asynccontextmanager
-async def posting_transaction() -> AsyncIterator[Connection]:
-    """Begin a transaction on the pool `posting`. Only postings use it."""
-    async with _transaction_on("posting") as connection:
+async def posting_transaction(
+    *, is_batch: bool = False, lock_seconds: float | None = None
+) -> AsyncIterator[Connection]:
+    """Begin a transaction on the pool `posting`. Only postings use it.
+
+    `is_batch`: the transaction of a queue of the group commit, for which a connection is reserved. `lock_seconds`: how
+    long a statement waits for a lock, if it is known to be held.
+    """
+    if is_batch:
+        async with _transaction_on("posting") as connection:
+            yield connection
+        return
+    begin = "BEGIN" if lock_seconds is None else f"BEGIN; SET LOCAL lock_timeout = '{_milliseconds(lock_seconds)}'"
+    async with _slots.slot(is_waiting=lock_seconds is not None), _transaction_on("posting", begin) as connection:
         yield connection
 
 
 @asynccontextmanager
-async def _transaction_on(pool: str) -> AsyncIterator[Connection]:
+async def _transaction_on(pool: str, begin: str = "BEGIN") -> AsyncIterator[Connection]:
     """Begin a transaction.
 
     The contexts of asyncpg and Tortoise are not used: theirs replace the exception of the block, also a cancellation,
@@ -252,7 +302,7 @@ async def _transaction_on(pool: str) -> AsyncIterator[Connection]:
     fails.
     """
     async with get_connection(pool).acquire_connection() as connection:
-        await connection.execute("BEGIN")
+        await connection.execute(begin)
         try:
             yield _Transaction(connection)
         except BaseException:

@@ -27,6 +27,9 @@ log = logging.getLogger(__name__)
 DATABASE_UNAVAILABLE: Final = (
     "The database cannot be used now. A mutation may have been executed: send the same request again in a moment."
 )
+ACCOUNT_LOCKED: Final = (
+    "Another transaction has locked the account. Nothing was changed: send the same request again in a moment."
+)
 OPERATION_TIMED_OUT: Final = (
     "The operation took too long and was stopped. A mutation may have been executed: send the same request again."
 )
@@ -100,6 +103,8 @@ def _database_error(failure: BaseException, logged: LoggedTypes) -> tuple[str, s
         return None
     if _is_first(failure, logged):
         log.warning("the database has failed: %s", str(failure) or type(failure).__name__)
+    if isinstance(failure, failures.AccountsLocked):
+        return ACCOUNT_LOCKED, Unavailable.code
     if answer is failures.Answer.TIMED_OUT:
         return OPERATION_TIMED_OUT, ErrorCode.TIMED_OUT
     return DATABASE_UNAVAILABLE, Unavailable.code

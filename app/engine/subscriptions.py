@@ -107,7 +107,7 @@ async def retry_until_available(read: Callable[[], Awaitable[T]]) -> T:
         try:
             return await read()
         except Exception as fault:
-            if not failures.is_connection_failure(fault):
+            if not failures.is_database_failure(fault):
                 raise
             log.warning("a subscription waits for the database: %s", fault)
         await asyncio.sleep(RETRY_SECONDS)

@@ -14,6 +14,7 @@ A caller can read and write other rows in the same round trips: `reads` adds sel
 rows to the write.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -26,7 +27,7 @@ from app.db import failures, pools
 from app.db.pools import Connection
 from app.db.set_writes import SetWrite, renumber_parameters
 from app.db.tables import RowSelect
-from app.ledger import account_events, notifications, rows
+from app.ledger import account_events, account_locks, notifications, rows
 from app.ledger.rules import due_changes, entries
 from app.ledger.rules.account_state import AccountState
 from app.ledger.rules.ledger_keys import LedgerKeys
@@ -34,6 +35,9 @@ from app.live import change_feed
 from app.live.change_notifier import NOTIFIER
 
 T = TypeVar("T")
+
+POSTING_SECONDS: Final = 9.0
+"""The longest time of the posting of one account, with its waits."""
 
 _LOCK: Final = f"""
     SELECT {rows.ACCOUNT_COLUMNS} FROM account AS a WHERE a.id = ANY($1::bigint[]) ORDER BY a.id FOR NO KEY UPDATE
@@ -79,19 +83,23 @@ OnHoldsExpired = Callable[[SetWrite, AccountState], None]
 class _Configuration:
     keys: LedgerKeys
     low_balance_threshold: int
+    lock_seconds: float
     on_holds_expired: OnHoldsExpired
 
 
 _configuration: _Configuration | None = None
 
 
-def configure(keys: LedgerKeys, *, low_balance_threshold: int, on_holds_expired: OnHoldsExpired) -> None:
-    """Set the keys of entries, the default low-balance threshold and the handler of expired holds.
+def configure(
+    keys: LedgerKeys, *, low_balance_threshold: int, lock_seconds: float, on_holds_expired: OnHoldsExpired
+) -> None:
+    """Set the keys of entries, the default low-balance threshold, the longest wait for a locked account, and what
+    follows from expired holds.
 
     Called once at start.
     """
     global _configuration  # noqa: PLW0603  set once, before the first posting
-    _configuration = _Configuration(keys, low_balance_threshold, on_holds_expired)
+    _configuration = _Configuration(keys, low_balance_threshold, lock_seconds, on_holds_expired)
 
 
 def ledger_keys() -> LedgerKeys:
@@ -103,6 +111,18 @@ def _configured() -> _Configuration:
     if _configuration is None:
         raise RuntimeError("the ledger is not configured: call configure_ledger of app.tasks at start")
     return _configuration
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LockWait:
+    """How a posting waits for an account that somebody else has locked.
+
+    `is_batch`: it is a batch of the group commit, which does not wait. `is_locked`: the account was found locked.
+    """
+
+    seconds: float = 0.0
+    is_batch: bool = False
+    is_locked: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,17 +207,26 @@ Decide = Callable[[Posting], Awaitable[T]]
 
 
 async def post(
-    account_ids: Iterable[int], decide: Decide[T], *, reads: Sequence[ExtraRead] = (), holds: Sequence[HoldRead] = ()
+    account_ids: Iterable[int],
+    decide: Decide[T],
+    *,
+    reads: Sequence[ExtraRead] = (),
+    holds: Sequence[HoldRead] = (),
+    locks: LockWait | None = None,
 ) -> T:
     """Lock the accounts, apply their due changes, run `decide`, and write what it changed.
 
     An exception from `decide` rolls everything back, including the due changes; the next posting applies them again.
+    A single account that is locked by somebody else is waited for, as `locks` says. Of several accounts, those that are
+    locked are reported, so that the caller can go on with the others.
+    Raises: AccountsLocked: names the accounts that are locked; TimeoutError: it took too long, and may have committed.
     """
     ids = sorted(set(account_ids))
+    locks = locks or LockWait(seconds=_configured().lock_seconds)
 
-    async def attempt() -> T:
+    async def attempt(lock_seconds: float | None = None) -> T:
         announcements = _Announcements()
-        async with pools.posting_transaction() as connection:
+        async with pools.posting_transaction(is_batch=locks.is_batch, lock_seconds=lock_seconds) as connection:
             posting = await _open(connection, ids, reads, holds)
             while any(account.expired_holds for account in posting.accounts.values()):
                 # Expired holds change rows that `reads` has read. So these changes are written first, and everything is
@@ -212,7 +241,15 @@ async def post(
         NOTIFIER.announce_signals(announcements.signals)
         return result
 
-    return await failures.run_with_retries(attempt)
+    def attempt_with_retries(lock_seconds: float | None = None) -> Awaitable[T]:
+        return failures.run_with_retries(lambda: attempt(lock_seconds))
+
+    if len(ids) == 1 and not locks.is_batch:
+        async with asyncio.timeout(POSTING_SECONDS):
+            return await account_locks.run_when_unlocked(
+                ids[0], attempt_with_retries, seconds=locks.seconds, is_locked=locks.is_locked
+            )
+    return await account_locks.run_if_unlocked(ids, attempt_with_retries, seconds=_configured().lock_seconds)
 
 
 async def apply_due_changes(account_ids: Iterable[int]) -> None:

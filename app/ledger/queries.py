@@ -10,7 +10,6 @@ from tortoise.expressions import F
 
 from app.bounded_waits import SHARED_READ_SECONDS, wait_at_most
 from app.db import failures, pools
-from app.db.failures import LOCK_NOT_AVAILABLE
 from app.db.pools import Connection
 from app.db.tables import key_columns
 from app.ledger import models, posting
@@ -138,7 +137,7 @@ async def apply_due_changes_of_each(account_ids: Sequence[int]) -> None:
             try:
                 await posting.apply_due_changes([account_id])
             except Exception as failure:
-                if failures.is_connection_failure(failure) and failures.sqlstate(failure) != LOCK_NOT_AVAILABLE:
+                if failures.is_connection_failure(failure):
                     raise
                 failed[account_id] = failure
 

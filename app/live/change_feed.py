@@ -284,7 +284,7 @@ class ChangeFeed:
             try:
                 await self.sweep()
             except Exception as failure:
-                if not failures.is_connection_failure(failure):
+                if not failures.is_database_failure(failure):
                     raise
                 log.warning("the version sweep could not read: %s", failure)
                 seconds = min(seconds, _SWEEP_RETRY_SECONDS)

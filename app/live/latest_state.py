@@ -138,7 +138,7 @@ class LatestStates(Generic[State]):
             states = await self._read(accounts)
         except failures.PartialFailure as failure:
             for account_id, reason in failure.by_account.items():
-                if failures.is_connection_failure(reason):  # somebody else has locked the account
+                if failures.is_database_failure(reason):  # somebody else has locked the account
                     asyncio.get_running_loop().call_later(RETRY_SECONDS, self._read_again, account_id)
                     continue
                 for subscription in subscriptions[account_id]:
@@ -147,7 +147,7 @@ class LatestStates(Generic[State]):
                 await self._publish(others, subscriptions)
             return
         except Exception as failure:
-            if len(accounts) == 1 or failures.is_connection_failure(failure):
+            if len(accounts) == 1 or failures.is_database_failure(failure):
                 for account_id in accounts:
                     for subscription in subscriptions[account_id]:
                         subscription.fail(failure)

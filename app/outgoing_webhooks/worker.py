@@ -68,10 +68,7 @@ class WebhookWorker:
         except UnknownSecretKey:
             log.error("webhook endpoint %s: its secret cannot be decrypted; rotate it", endpoint.id)
         except Exception as error:
-            if failures.is_connection_failure(error):
-                log.warning("webhook endpoint %s: the database cannot be reached: %s", endpoint.id, error)
-            else:
-                log.exception("deliveries to webhook endpoint %s failed", endpoint.id)
+            failures.log_failure(log, error, "deliveries to webhook endpoint %s failed", endpoint.id)
 
     async def _send(self, endpoint: DueEndpoint, delivery: ClaimedDelivery, keys: list[bytes]) -> Attempt:
         return await self._sender.send(endpoint.url, delivery.event_id, delivery.payload, keys)

@@ -54,7 +54,7 @@ class Readiness:
                 return f"migrations are pending: {', '.join(missing)}"
         except Exception as error:
             log.warning("not ready: %r", error)
-            is_connection_failure = failures.is_connection_failure(error)
+            is_connection_failure = failures.is_database_failure(error)
             return "the database does not answer" if is_connection_failure else "the database cannot be read"
         self._is_migrated = True
         return None

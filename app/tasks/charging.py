@@ -26,7 +26,7 @@ from app.errors import (
     TaskStopped,
 )
 from app.ledger import posting, queries
-from app.ledger.posting import Posting
+from app.ledger.posting import LockWait, Posting
 from app.ledger.rules.account_state import AccountBalance, AccountState, Cause, Hold, LedgerEntry
 from app.pricing.quotes import Card, quote
 from app.pricing.rate_card_cache import RateCardCache, StaleRateCards
@@ -47,6 +47,8 @@ from app.tasks.stop_and_resume import find_tasks_to_stop, stop_task
 
 HANG_SECONDS: Final = 8.0
 """A batch that takes longer hangs. Each of its statements has a time limit, and so has its wait for locks."""
+CHARGE_SECONDS: Final = 9.0
+"""The longest time of a charge or a batch, with all waits. The same request can be sent again."""
 _MAX_RATE_CARD_AGE_SECONDS: Final = 8.0
 """A batch reads rate cards again if they are older than this: one second before their lease ends."""
 
@@ -75,16 +77,20 @@ ChargeResult = Charge | BillingError
 class ChargeQueue:
     """Collects the charges of one process into batches."""
 
-    def __init__(self, rate_cards: RateCardCache, *, queues: int, batch_limit: int, queue_limit: int) -> None:
+    def __init__(
+        self, rate_cards: RateCardCache, *, queues: int, batch_limit: int, queue_limit: int, lock_seconds: float = 5.0
+    ) -> None:
         self._rate_cards = rate_cards
         self._begun: dict[object, float] = {}
         """The time at which each batch that is being executed began, by the monotonic clock."""
         self._charges: GroupCommit[tuple[int, ChargeRequest], ChargeResult] = GroupCommit(
             self._post,
+            call_locked=self._post_locked,
+            lock_seconds=lock_seconds,
             queues=queues,
             batch_limit=batch_limit,
             queue_limit=queue_limit,
-            fails_whole_batch=failures.is_connection_failure,
+            fails_whole_batch=failures.is_database_failure,
             loop_turns=LOOP_TURNS,
         )
         # Finds the accounts of tasks that other workers have started. One query for each charge would take a fifth of
@@ -93,31 +99,33 @@ class ChargeQueue:
             task_accounts.find_accounts,
             batch_limit=batch_limit,
             queue_limit=queue_limit,
-            fails_whole_batch=failures.is_connection_failure,
+            fails_whole_batch=failures.is_database_failure,
             loop_turns=LOOP_TURNS,
         )
 
     async def charge(self, request: ChargeRequest) -> ChargeResult:
-        """Charge one block run. Raises: Overloaded."""
-        account_id = task_accounts.cached_account(request.task_id) or await self._accounts.get(request.task_id)
-        if account_id is None:
-            return TaskNotFound(task_id=request.task_id)
-        return await self._charges.submit(account_id, (account_id, request))
+        """Charge one block run. Raises: Overloaded; TimeoutError: it took too long, and may still be charged."""
+        async with asyncio.timeout(CHARGE_SECONDS):
+            account_id = task_accounts.cached_account(request.task_id) or await self._accounts.get(request.task_id)
+            if account_id is None:
+                return TaskNotFound(task_id=request.task_id)
+            return await self._charges.submit(account_id, (account_id, request))
 
     async def charge_batch(self, requests: Sequence[ChargeRequest]) -> list[ChargeResult | BaseException]:
         """Return the result of each block run, in order. If an item causes a fault, its result is the exception.
 
         Raises: Overloaded: nothing was decided; the exception of the items, if the database could not be reached for
-        any of them.
+        any of them; TimeoutError: they took too long, and may still be charged.
         """
-        accounts = await task_accounts.find_accounts(request.task_id for request in requests)
-        known = [
-            (account_id, (account_id, request))
-            for request in requests
-            if (account_id := accounts.get(request.task_id)) is not None
-        ]
-        charged = await self._charges.submit_all(known)
-        unreachable = [one for one in charged if isinstance(one, BaseException) and failures.is_connection_failure(one)]
+        async with asyncio.timeout(CHARGE_SECONDS):
+            accounts = await task_accounts.find_accounts(request.task_id for request in requests)
+            known = [
+                (account_id, (account_id, request))
+                for request in requests
+                if (account_id := accounts.get(request.task_id)) is not None
+            ]
+            charged = await self._charges.submit_all(known)
+        unreachable = [one for one in charged if isinstance(one, BaseException) and failures.is_database_failure(one)]
         if unreachable and len(unreachable) == len(charged):
             raise unreachable[0]
         results = iter(charged)
@@ -141,12 +149,17 @@ class ChargeQueue:
         batch = object()
         self._begun[batch] = time.monotonic()
         try:
-            return await charge_many(items, self._rate_cards)
+            return await charge_many(items, self._rate_cards, locks=LockWait(is_batch=True))
         finally:
             del self._begun[batch]
 
+    async def _post_locked(self, seconds: float, items: Sequence[tuple[int, ChargeRequest]]) -> list[ChargeResult]:
+        return await charge_many(items, self._rate_cards, locks=LockWait(seconds=seconds, is_locked=True))
 
-async def charge_many(items: Sequence[tuple[int, ChargeRequest]], rate_cards: RateCardCache) -> list[ChargeResult]:
+
+async def charge_many(
+    items: Sequence[tuple[int, ChargeRequest]], rate_cards: RateCardCache, *, locks: LockWait | None = None
+) -> list[ChargeResult]:
     """Decide and write (account id, request) items in one transaction. Returns: the result of each item, in order."""
     await ensure_fresh_rate_cards(rate_cards)
 
@@ -166,6 +179,7 @@ async def charge_many(items: Sequence[tuple[int, ChargeRequest]], rate_cards: Ra
         decide,
         reads=(rows.read_tasks(tasks), rows.read_block_runs(runs)),
         holds=[rows.read_budgets(tasks, only_open=True), rows.read_holds(runs, only_open=True)],
+        locks=locks,
     )
 
 

@@ -172,7 +172,8 @@ class SignalTracker:
                 if failures.is_connection_failure(failure):
                     raise
                 # Other accounts are not affected. The earlier state is kept, so the next sweep tries again.
-                log.exception("the tasks of account %s could not be read for its signals", now.account_id)
+                text = "the tasks of account %s could not be read for its signals"
+                failures.log_failure(log, failure, text, now.account_id)
                 continue
             signals += changed_signals(before, now, running_again=running_again)
             sent.append(now)

@@ -228,8 +228,15 @@ async def resume_task(request: ResumeTaskRequest) -> TaskChange:
     return await posting.post([account_id], decide, reads=[rows.read_tasks([key])], holds=[rows.read_budgets([key])])
 
 
-def configure_ledger(key: bytes, *, verification_keys: Sequence[bytes] = (), low_balance_threshold: int = 500) -> None:
-    """Set the keys of the ledger, its low-balance threshold and its handler of expired holds.
+def configure_ledger(
+    key: bytes,
+    *,
+    verification_keys: Sequence[bytes] = (),
+    low_balance_threshold: int = 500,
+    lock_seconds: float = 5.0,
+) -> None:
+    """Set the keys of the ledger, its low-balance threshold, the longest wait for a locked account, and the handler of
+    expired holds.
 
     Called once at start. `key` signs; `verification_keys` only verify. Each has at least 32 bytes. A LOW_BALANCE
     notification is sent when the balance falls below the threshold.
@@ -237,6 +244,7 @@ def configure_ledger(key: bytes, *, verification_keys: Sequence[bytes] = (), low
     posting.configure(
         LedgerKeys.derive(key, verification_keys),
         low_balance_threshold=low_balance_threshold,
+        lock_seconds=lock_seconds,
         on_holds_expired=_update_tasks_of_expired_holds,
     )
 

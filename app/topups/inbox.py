@@ -159,7 +159,7 @@ async def record_failure(event_id: str, error: Exception) -> None:
     A lost database connection is not counted, because the event is not its cause.
     """
     text = _error_text(f"{type(error).__name__}: {error}")
-    if failures.is_connection_failure(error):
+    if failures.is_database_failure(error):
         await pools.fetch(_RETRY_LATER, event_id, text, BACK_OFF_SECONDS[0])
         return
     outcome = EventOutcome.PARKED_FAILED

@@ -10,7 +10,7 @@ import logging
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from app.db import pools
+from app.db import failures, pools
 from app.errors import RequestError
 from app.topups.provider import PaymentProvider
 from app.topups.provider_events import payment_query_event
@@ -90,8 +90,8 @@ async def _query(provider: PaymentProvider, top_up: TopUpRow) -> None:
             await settle(payment_query_event(payment))
     except RequestError as error:
         log.warning("top-up %s is queried again later: %s", top_up.reference, error)
-    except Exception:
-        log.exception("top-up %s could not be settled by the provider's answer", top_up.reference)
+    except Exception as error:
+        failures.log_failure(log, error, "top-up %s could not be settled by the provider's answer", top_up.reference)
 
 
 def _expired_payment(top_up: TopUpRow) -> Payment:

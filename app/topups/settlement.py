@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import Any, Final
 
 from app.audit_log.records import AuditContext
+from app.db import failures
 from app.ledger import notifications, posting
 from app.ledger.account_events import TopUpFailed, TopUpPaid, record_event
 from app.ledger.notifications import NotificationKind
@@ -221,6 +222,6 @@ def _leave_unhandled(posting: Posting, event: ProviderEvent, reason: EventNotApp
 async def _record_failure(event: ProviderEvent, error: Exception) -> None:
     try:
         await inbox.record_failure(event.event_id, error)
-    except Exception:
+    except Exception as fault:
         # The same fault may prevent this as well. The event is stored in any case, and the first exception is raised.
-        log.exception("the failure of provider event %s could not be recorded", event.event_id)
+        failures.log_failure(log, fault, "the failure of provider event %s could not be recorded", event.event_id)

@@ -15,6 +15,7 @@ from tortoise.connection import get_connection
 from app.auth.models import ServiceKey
 from app.db import connections, failures, pools
 from app.db.database_url import connection_arguments
+from app.settings import get_settings
 
 pytestmark = pytest.mark.anyio
 
@@ -79,9 +80,10 @@ async def network(db: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Net
     """Pools with short limits, which are connected to PostgreSQL through a `Network`."""
     monkeypatch.setattr(connections, "ANSWER_SECONDS", ANSWER_SECONDS)
     monkeypatch.setattr(connections, "_replaced_at", float("-inf"))
+    monkeypatch.setattr(pools, "get_settings", lambda: SETTINGS)
     await pools.disconnect()
     async with Network(db) as network:
-        await pools.connect(network.url, read_connections=2, posting_connections=2, statement_seconds=STATEMENT_SECONDS)
+        await pools.connect(network.url, read_connections=2, posting_connections=2, is_server=True)
         for name in ("default", "posting"):
             get_connection(name)._pool._acquire_seconds = ACQUIRE_SECONDS  # after the first connections were opened
         yield network
@@ -117,6 +119,7 @@ async def takes_less_than(seconds: float) -> AsyncIterator[None]:
     assert time.monotonic() - begun < seconds
 
 
+SETTINGS = get_settings().model_copy(update={"statement_seconds": STATEMENT_SECONDS})
 EVERY_WAIT = ACQUIRE_SECONDS + STATEMENT_SECONDS + ANSWER_SECONDS + 2
 """The longest time of one statement, for a connection and for the answer, and some time for a slow machine."""
 
@@ -216,8 +219,9 @@ async def pid(pool: str = "default") -> int:
 async def fresh_pools(db: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
     """Pools of a server, with a short limit of statements."""
     monkeypatch.setattr(connections, "_replaced_at", float("-inf"))
+    monkeypatch.setattr(pools, "get_settings", lambda: SETTINGS)
     await pools.disconnect()
-    await pools.connect(db, read_connections=1, posting_connections=1, statement_seconds=STATEMENT_SECONDS)
+    await pools.connect(db, read_connections=1, posting_connections=1, is_server=True)
     yield
     await pools.disconnect()
 

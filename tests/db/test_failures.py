@@ -15,7 +15,16 @@ from tortoise.connection import get_connection
 
 from app.db import pools
 from app.db.database_url import connection_arguments
-from app.db.failures import ANSWERS, Answer, answer_to, is_connection_failure, is_file_error, run_with_retries, sqlstate
+from app.db.failures import (
+    ANSWERS,
+    Answer,
+    answer_to,
+    is_connection_failure,
+    is_database_failure,
+    is_file_error,
+    run_with_retries,
+    sqlstate,
+)
 from tests.command_line import url_for_role
 
 pytestmark = pytest.mark.anyio
@@ -89,7 +98,7 @@ async def test_the_answer_to_an_sqlstate_of_the_server(db: str, state: str, answ
         await pools.fetch(f"DO $$ BEGIN RAISE EXCEPTION 'provoked' USING ERRCODE = '{state}'; END $$")
 
     assert (sqlstate(raised.value), answer_to(raised.value)) == (state, answer)
-    assert is_connection_failure(raised.value) is (answer is not None)
+    assert is_database_failure(raised.value) is (answer is not None)
 
 
 def test_each_row_of_the_table_of_answers_is_tested() -> None:

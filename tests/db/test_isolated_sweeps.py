@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 
+import asyncpg
 import pytest
 
 from app.db import isolated_sweeps
+from app.db.failures import AccountsLocked
 from app.db.isolated_sweeps import IsolatedSweep
 
 pytestmark = pytest.mark.anyio
@@ -63,3 +65,27 @@ async def test_an_empty_sweep_calls_nothing() -> None:
     items = Items()
 
     assert (await IsolatedSweep("changes of item").run([], items.sweep), items.calls) == (0, 0)
+
+
+async def test_locked_accounts_are_set_aside_without_splitting_the_batch(caplog: pytest.LogCaptureFixture) -> None:
+    items, isolated = Items(3, 5, failure=AccountsLocked([3, 5])), IsolatedSweep("changes of account")
+
+    assert await isolated.run(range(10), items.sweep) == 8
+
+    assert (items.calls, items.done, isolated.items_set_aside()) == (2, [0, 1, 2, 4, 6, 7, 8, 9], [3, 5])
+    locked = "another transaction has locked account 3, 5: try again in a moment"
+    assert [(record.getMessage(), record.exc_info) for record in caplog.records] == [
+        (f"changes of account {item} failed; they are tried again in 5 s: {locked}", None) for item in (3, 5)
+    ]
+
+
+@pytest.mark.parametrize("failure", [asyncpg.QueryCanceledError("too slow"), asyncpg.LockNotAvailableError("locked")])
+async def test_an_item_that_takes_too_long_stops_no_other_and_is_one_line_in_the_log(
+    failure: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    items, isolated = Items(3, failure=failure), IsolatedSweep("changes of account")
+
+    assert await isolated.run(range(10), items.sweep) == 9
+
+    assert isolated.items_set_aside() == [3]
+    assert [record.exc_info for record in caplog.records] == [None]

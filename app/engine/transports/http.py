@@ -186,7 +186,7 @@ class GraphQLOverHTTP:
         except RequestError as error:
             raise _Refused(503, str(error), error.code, _retry_after(1)) from None
         except Exception as error:
-            if not failures.is_connection_failure(error):
+            if not failures.is_database_failure(error):
                 raise
             log.warning("a service key could not be read: %s", error)
             raise _Refused(503, DATABASE_UNAVAILABLE, Unavailable.code, _retry_after(1)) from None

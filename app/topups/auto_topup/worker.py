@@ -8,6 +8,7 @@ import logging
 from collections.abc import Sequence
 from typing import Final
 
+from app.db.failures import is_connection_failure, log_failure
 from app.db.isolated_sweeps import IsolatedSweep
 from app.live.change_feed import ChangeFeed, Subscription
 from app.topups.auto_topup import purchasing, rows
@@ -64,6 +65,9 @@ async def _check(account_ids: Sequence[int], provider: PaymentProvider, terms: T
         results = await asyncio.gather(
             *(purchasing.buy_if_needed(account_id, provider, terms) for account_id in batch), return_exceptions=True
         )
+        outage = next((one for one in results if isinstance(one, Exception) and is_connection_failure(one)), None)
+        if outage is not None:
+            log.warning("auto top-up of accounts could not be checked: %s", outage)
         for account_id, result in zip(batch, results, strict=True):
-            if isinstance(result, Exception):
-                log.error("auto top-up of account %s could not be checked", account_id, exc_info=result)
+            if isinstance(result, Exception) and not is_connection_failure(result):
+                log_failure(log, result, "auto top-up of account %s could not be checked", account_id)

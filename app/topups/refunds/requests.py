@@ -135,7 +135,7 @@ async def reconcile_refunds(
             if failures.is_connection_failure(error):
                 raise
             # Other refunds are not affected. This one is queried again later.
-            log.exception("the outcome of refund %s could not be queried", reference)
+            failures.log_failure(log, error, "the outcome of refund %s could not be queried", reference)
     return len(claimed)
 
 

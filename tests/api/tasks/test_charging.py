@@ -5,10 +5,11 @@ from typing import Any
 import pytest
 
 from app.db import pools
-from app.engine.errors import DATABASE_UNAVAILABLE
-from app.tasks import charging
+from app.engine.errors import ACCOUNT_LOCKED, DATABASE_UNAVAILABLE, OPERATION_TIMED_OUT
+from app.tasks import charging, stop_and_resume
 from app.tasks.rules import TaskState
 from tests.api.conftest import ALICE, BOB, OPERATOR, READER, SERVICE, Api
+from tests.conftest import LEDGER_KEY
 from tests.factories import grant_credits, start_task, unique_id
 
 pytestmark = pytest.mark.anyio
@@ -177,6 +178,7 @@ async def test_a_batch_without_a_database_is_one_error_and_a_few_log_lines(
     ("failure", "message"),
     [
         (ConnectionRefusedError("Connect call failed"), DATABASE_UNAVAILABLE),
+        (TimeoutError(), OPERATION_TIMED_OUT),
         (ValueError("a bug"), "Something went wrong on our side."),
     ],
 )
@@ -192,10 +194,10 @@ async def test_items_that_fail_beside_charged_ones_are_logged_once(
     others = [task for task in tasks if task.account_id % 2 != failing.account_id % 2]
     charge_many = charging.charge_many
 
-    async def fail_for_one_queue(items: Any, rate_cards: Any) -> Any:
+    async def fail_for_one_queue(items: Any, rate_cards: Any, **options: Any) -> Any:
         if any(account_id == failing.account_id for account_id, _ in items):
             raise failure
-        return await charge_many(items, rate_cards)
+        return await charge_many(items, rate_cards, **options)
 
     monkeypatch.setattr(charging, "charge_many", fail_for_one_queue)
     caplog.clear()
@@ -207,3 +209,27 @@ async def test_items_that_fail_beside_charged_ones_are_logged_once(
     assert {one["message"].split(" Quote ")[0] for one in found[1::2]} == {message}
     assert len({one["reference"] for one in found[1::2]}) == 1
     assert len([record for record in caplog.records if record.name == "app.engine.errors"]) == 1
+
+
+START = """mutation($input: StartTaskInput!) { startTask(input: $input) { __typename } }"""
+
+
+async def test_requests_for_a_locked_account_are_answered_with_an_error_that_can_be_retried(api: Api) -> None:
+    await grant_credits("alice", 100)
+    await grant_credits("bob", 100)
+    blocked, free = await start_task("alice"), await start_task("bob")
+    stop_and_resume.configure_ledger(LEDGER_KEY, lock_seconds=0.3)
+    api.state.charge_queue._charges._queues[0]._lock_seconds = 0.3
+    api.state.charge_queue._charges._queues[1]._lock_seconds = 0.3
+    start = {"taskId": "new", "ownerId": "alice", "agentId": "agent"}
+    async with pools.transaction() as connection:
+        await connection.execute_query("SELECT FROM account WHERE id = $1 FOR UPDATE", [blocked.account_id])
+        assert await api.error(SERVICE, CHARGE, input=an_input(blocked.task_id)) == ("UNAVAILABLE", ACCOUNT_LOCKED)
+        assert await api.error(SERVICE, START, input=start) == ("UNAVAILABLE", ACCOUNT_LOCKED)
+        items = [an_input(task.task_id, "batched") for task in (blocked, free)]
+        batch = (await api.data(SERVICE, BATCH, input=items))["chargeBatch"]
+        assert [one["__typename"] for one in batch] == ["InternalError", "ChargeSuccess"]
+        assert batch[0]["message"] == ACCOUNT_LOCKED
+
+    assert (await api.data(SERVICE, CHARGE, input=an_input(blocked.task_id)))["charge"]["cost"] == 10
+    assert (await api.data(SERVICE, START, input=start))["startTask"]["__typename"] == "StartTaskSuccess"

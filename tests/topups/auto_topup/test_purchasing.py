@@ -116,7 +116,8 @@ async def test_a_repeated_request_is_replayed_and_a_different_one_with_its_key_r
         await configuration.configure(configure_request(key="once", consent_version="v2"), TERMS)
 
 
-async def test_five_hundred_concurrent_checks_make_one_payment(db: str) -> None:
+async def test_five_hundred_concurrent_checks_make_one_payment(db: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(posting, "POSTING_SECONDS", 60)  # one after another, on a slow machine
     account_id, provider = await enable_auto_topup(amount=500), counting_sandbox()
 
     answers = await gather(*(buy_if_needed(account_id, provider, TERMS) for _ in range(500)))
@@ -351,6 +352,21 @@ async def test_an_error_in_one_account_does_not_affect_the_others(db: str, caplo
     assert await worker.sweep(Broken("http://credits.example", b"s" * 40), TERMS) == 2
     assert (await posted_credits(first), await posted_credits(second)) == (0, 1_000)
     assert "could not be checked" in caplog.text
+
+
+async def test_without_a_database_all_checks_together_log_one_line(
+    db: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fail(*_: object) -> None:
+        raise ConnectionResetError("reset")
+
+    monkeypatch.setattr("app.topups.auto_topup.purchasing.buy_if_needed", fail)
+
+    await worker._check([1, 2, 3], SANDBOX, TERMS)
+
+    assert [(record.getMessage(), record.exc_info) for record in caplog.records] == [
+        ("auto top-up of accounts could not be checked: reset", None)
+    ]
 
 
 async def find_sandbox_status(top_up: TopUpRow) -> PaymentStatus:

@@ -1,0 +1,110 @@
+"""Waiting for accounts that other transactions have locked.
+
+A posting of one account waits for its lock, up to a limit. In this process only one such posting of each account uses a
+connection; the others wait in memory. And only a few connections wait for locked accounts, so that postings of other
+accounts find one.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Final, TypeVar
+
+import asyncpg
+
+from app.db import failures, pools
+from app.db.failures import AccountsLocked
+
+T = TypeVar("T")
+
+WAIT_SECONDS: Final = 1.0
+"""How long one attempt waits for a locked account. Then a posting of another locked account can use the connection."""
+
+Attempt = Callable[[float | None], Awaitable[T]]
+"""Runs a transaction once. The argument is how long it waits for locks; None: as short as usual."""
+
+_FIND_FREE: Final = "SELECT id FROM account WHERE id = ANY($1::bigint[]) FOR NO KEY UPDATE SKIP LOCKED"
+
+
+@dataclass(slots=True)
+class _Turn:
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    users: int = 0
+
+
+_turns: dict[int, _Turn] = {}
+_suspects: set[int] = set()
+"""Accounts that were locked for so long that a posting failed. The next one uses a connection for waiting at once."""
+
+
+async def run_when_unlocked(account_id: int, attempt: Attempt[T], *, seconds: float, is_locked: bool) -> T:
+    """Run `attempt`, and repeat it while the account is locked, for at most `seconds`.
+
+    `is_locked`: the account was found locked just now. Raises: AccountsLocked.
+    """
+    clock = asyncio.get_running_loop().time
+    deadline = clock() + seconds
+    async with _turn(account_id):
+        is_locked = is_locked or account_id in _suspects
+        _suspects.discard(account_id)
+        while True:
+            left = max(deadline - clock(), 0.01)
+            try:
+                return await attempt(min(left, WAIT_SECONDS) if is_locked else None)
+            except Exception as failure:
+                if failures.sqlstate(failure) != failures.LOCK_NOT_AVAILABLE:
+                    raise
+                if clock() >= deadline:
+                    _suspects.add(account_id)
+                    raise AccountsLocked([account_id]) from failure
+            is_locked = True
+
+
+async def run_if_unlocked(account_ids: Sequence[int], attempt: Attempt[T], *, seconds: float) -> T:
+    """Run `attempt`. If none of the accounts is locked, but something else, repeat it for at most `seconds`.
+
+    Raises: AccountsLocked: names those of the accounts that are locked.
+    """
+    clock = asyncio.get_running_loop().time
+    deadline = clock() + seconds
+    while True:
+        try:
+            return await attempt(None)
+        except Exception as failure:
+            if failures.sqlstate(failure) != failures.LOCK_NOT_AVAILABLE:
+                raise
+            if locked := await _find_locked(account_ids):
+                raise AccountsLocked(locked) from failure
+            if clock() >= deadline:
+                raise
+
+
+async def _find_locked(account_ids: Sequence[int]) -> list[int]:
+    """Return those of the accounts that are locked, or an empty list if something else is locked."""
+    if len(account_ids) == 1:
+        return list(account_ids)
+    try:
+        async with pools.posting_transaction(is_batch=True) as connection:
+            _, records = await connection.execute_query(_FIND_FREE, [account_ids])
+    except asyncpg.LockNotAvailableError:  # the table is locked
+        return []
+    free = {record["id"] for record in records}
+    return [account_id for account_id in account_ids if account_id not in free]
+
+
+@asynccontextmanager
+async def _turn(account_id: int) -> AsyncIterator[None]:
+    """Wait until no other posting of the account uses a connection.
+
+    The postings before this one have waited longer for the account, so they end before this one has to.
+    """
+    turn = _turns.setdefault(account_id, _Turn())
+    turn.users += 1
+    try:
+        async with turn.lock:
+            yield
+    finally:
+        turn.users -= 1
+        if not turn.users:
+            del _turns[account_id]
