@@ -19,7 +19,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 from app.audit_log import records
 from app.audit_log.records import AuditContext, AuditState
@@ -38,6 +38,9 @@ T = TypeVar("T")
 
 POSTING_SECONDS: Final = 9.0
 """The longest time of the posting of one account, with its waits."""
+
+DUE_CHANGES_PER_TRANSACTION: Final = 500
+"""The most due changes of an account that one transaction applies, so that it locks the account only briefly."""
 
 _LOCK: Final = f"""
     SELECT {rows.ACCOUNT_COLUMNS} FROM account AS a WHERE a.id = ANY($1::bigint[]) ORDER BY a.id FOR NO KEY UPDATE
@@ -216,7 +219,9 @@ async def post(
 ) -> T:
     """Lock the accounts, apply their due changes, run `decide`, and write what it changed.
 
-    An exception from `decide` rolls everything back, including the due changes; the next posting applies them again.
+    If an account has very many due changes, some of them are committed first, in transactions of their own. An
+    exception from `decide` rolls everything else back, including other due changes; the next posting applies them
+    again.
     A single account that is locked by somebody else is waited for, as `locks` says. Of several accounts, those that are
     locked are reported, so that the caller can go on with the others.
     Raises: AccountsLocked: names the accounts that are locked; TimeoutError: it took too long, and may have committed.
@@ -224,25 +229,33 @@ async def post(
     ids = sorted(set(account_ids))
     locks = locks or LockWait(seconds=_configured().lock_seconds)
 
-    async def attempt(lock_seconds: float | None = None) -> T:
+    async def attempt(lock_seconds: float | None = None) -> tuple[bool, T | None]:
+        """Return whether the posting is complete, and its result. It is not if more changes are due."""
         announcements = _Announcements()
+        result: T | None = None
         async with pools.posting_transaction(is_batch=locks.is_batch, lock_seconds=lock_seconds) as connection:
             posting = await _open(connection, ids, reads, holds)
-            while any(account.expired_holds for account in posting.accounts.values()):
+            has_more = _has_more_due_changes(posting)
+            while not has_more and any(account.expired_holds for account in posting.accounts.values()):
                 # Expired holds change rows that `reads` has read. So these changes are written first, and everything is
                 # read again.
                 _collect(posting, announcements)
                 await posting.write.execute(connection)
                 posting = await _open(connection, ids, reads, holds)
-            result = await decide(posting)
+                has_more = _has_more_due_changes(posting)
+            if not has_more:
+                result = await decide(posting)
             _collect(posting, announcements)
             await posting.write.execute(connection)
         NOTIFIER.announce_versions(announcements.versions)
         NOTIFIER.announce_signals(announcements.signals)
-        return result
+        return not has_more, result
 
-    def attempt_with_retries(lock_seconds: float | None = None) -> Awaitable[T]:
-        return failures.run_with_retries(lambda: attempt(lock_seconds))
+    async def attempt_with_retries(lock_seconds: float | None = None) -> T:
+        while True:
+            is_complete, result = await failures.run_with_retries(lambda: attempt(lock_seconds))
+            if is_complete:
+                return cast(T, result)
 
     if len(ids) == 1 and not locks.is_batch:
         async with asyncio.timeout(POSTING_SECONDS):
@@ -250,6 +263,10 @@ async def post(
                 ids[0], attempt_with_retries, seconds=locks.seconds, is_locked=locks.is_locked
             )
     return await account_locks.run_if_unlocked(ids, attempt_with_retries, seconds=_configured().lock_seconds)
+
+
+def _has_more_due_changes(posting: Posting) -> bool:
+    return any(account.has_more_due_changes for account in posting.accounts.values())
 
 
 async def apply_due_changes(account_ids: Iterable[int]) -> None:
@@ -287,7 +304,7 @@ async def _open(
         for hold in map(rows.HOLDS.read, _HOLDS.read(found[name])):
             accounts[hold.account_id].holds[hold.number] = hold
     for account in accounts.values():
-        due_changes.apply_due_changes(account)
+        due_changes.apply_due_changes(account, limit=DUE_CHANGES_PER_TRANSACTION)
     extra = [read.select.read(found[f"read_{place}"]) for place, read in enumerate(reads)]
     return Posting(connection=connection, at=clock, accounts=accounts, rows=extra)
 

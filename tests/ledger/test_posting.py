@@ -15,7 +15,8 @@ from app.ledger.due_changes_sweep import DueChangesSweep
 from app.ledger.posting import Posting
 from app.ledger.rules import balance_changes
 from app.ledger.rules.account_state import AccountBalance, Cause, EntryKind
-from tests.factories import get_balance, grant_credits, unique_id
+from app.verify.verifier import verify_ledger
+from tests.factories import get_balance, grant_credits, seconds_from_now, start_task, unique_id, wait_until
 
 pytestmark = pytest.mark.anyio
 
@@ -195,3 +196,29 @@ async def test_a_posting_waits_for_the_lock_and_sees_what_was_committed(db: str)
     await slow
     with pytest.raises(Exception, match="This requires 1 credit; available: 0"):
         await late
+
+
+async def test_very_many_due_changes_are_committed_in_several_transactions(
+    db: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(posting, "DUE_CHANGES_PER_TRANSACTION", 3)
+    at = await seconds_from_now(1)
+    for _ in range(8):
+        await grant_credits("alice", 10, expires_at=at)
+    task = await start_task("alice", budget=25, budget_timeout_seconds=1)
+    await grant_credits("alice", 5)
+    await wait_until(await seconds_from_now(1))
+
+    again = await grant_credits("alice", 1)  # any posting applies them first
+
+    assert (again.balance.posted, again.balance.held) == (6, 0)
+    found = await pools.fetch("SELECT count(*) AS n, count(DISTINCT xmin::text) AS t FROM entry WHERE kind = 'EXPIRY'")
+    assert (found[0]["n"], found[0]["t"] >= 3) == (
+        9,
+        True,
+    )  # one grant expires in two parts, because the budget claims half of it
+    [hold] = await pools.fetch("SELECT status FROM hold WHERE task_id = $1", task.task_id)
+    assert hold["status"] == "EXPIRED"
+    [account] = await pools.fetch("SELECT next_change_at FROM account WHERE id = $1", task.account_id)
+    assert account["next_change_at"] is None
+    assert (await verify_ledger()).violations == []

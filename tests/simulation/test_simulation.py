@@ -99,7 +99,7 @@ def test_a_correct_server_agrees_in_every_case(server: Server) -> None:
         "schedules skipped", "top-ups",
     ):  # fmt: skip
         assert re.search(rf"\b{event} [1-9]", output), event
-    assert re.search(r" is out of credits: [\d,]+ credits are ", output)
+    assert re.search(r" is out of credits: This requires [\d,]+ credits?; available: ", output)
     assert " ran out of credits: 9 tasks are stopped, the others are completed" in done.stdout
     assert " topped up: 9 tasks were resumed and completed" in done.stdout
 

@@ -260,6 +260,8 @@ class AccountState:
     changed_holds: set[int] = field(default_factory=set)
     expired_holds: list[Hold] = field(default_factory=list)
     """The holds that expired while due changes were applied."""
+    has_more_due_changes: bool = False
+    """Whether more changes may be due than were applied."""
     locked_version: int = 0
     locked_available: int = 0
     locked_posted: int = 0

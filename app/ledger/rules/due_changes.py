@@ -5,8 +5,9 @@ time of its change. So the result does not depend on when the changes are applie
 """
 
 from datetime import datetime
+from heapq import heapify, heappop, heappush
 
-from app.ledger.rules.account_state import AccountState, Cause, GrantState, Hold, LedgerEntry
+from app.ledger.rules.account_state import AccountState, Cause, GrantState, LedgerEntry
 from app.ledger.rules.balance_changes import grant_entry_kind
 from app.ledger.rules.debt import pay_debt
 from app.ledger.rules.entries import append_entry, expire_grant
@@ -17,19 +18,44 @@ from app.ledger.rules.holds import expire_hold
 _START, _HOLD_EXPIRY, _GRANT_EXPIRY = range(3)
 
 
-def apply_due_changes(account: AccountState) -> list[LedgerEntry]:
-    """Apply all changes that are due at `account.at`. Then `account.expired_holds` contains the holds that expired."""
+_Change = tuple[datetime, int, int]
+"""A due change: its time, its rank, and its order among equals: the number of a grant, or minus that of a hold."""
+
+
+def apply_due_changes(account: AccountState, *, limit: int | None = None) -> list[LedgerEntry]:
+    """Apply the changes that are due at `account.at`. Then `account.expired_holds` contains the holds that expired.
+
+    At most `limit` changes are applied. If more may be due, `account.has_more_due_changes` is set.
+    """
     if account.next_change_at is None or account.next_change_at > account.at:
         return []
     entries: list[LedgerEntry] = []
-    while due := _due(account):
-        when, rank, _, changed = min(due, key=lambda change: change[:3])
-        if isinstance(changed, Hold):
-            entries += expire_hold(account, changed)
-        elif rank == _GRANT_EXPIRY:
-            entries += expire_grant(account, changed, when)
+    due = _due(account)
+    heapify(due)
+    applied = 0
+    while due:
+        if applied == limit:
+            account.has_more_due_changes = True
+            break
+        when, rank, order = change = heappop(due)
+        # An earlier change may have used up a grant or closed a hold.
+        if rank == _HOLD_EXPIRY:
+            hold = account.holds[-order]
+            if not hold.is_open:
+                continue
+            touched = list(hold.claims)
+            entries += expire_hold(account, hold)
         else:
-            entries += _start(account, changed, when)
+            grant = account.grants[order]
+            if _change_of(grant) != change:
+                continue
+            touched = [order]
+            entries += expire_grant(account, grant, when) if rank == _GRANT_EXPIRY else _start(account, grant, when)
+        applied += 1
+        for number in touched:  # a started grant and released credits may have expired meanwhile
+            following = _change_of(account.grants[number])
+            if following is not None and following[0] <= account.at:
+                heappush(due, following)
     return entries
 
 
@@ -42,19 +68,16 @@ def next_change_at(account: AccountState) -> datetime | None:
     return min(instants, default=None)
 
 
-def _due(account: AccountState) -> list[tuple[datetime, int, int, GrantState | Hold]]:
-    """Return (time, order among changes at the same time, number, grant or hold) for each due change."""
-    due: list[tuple[datetime, int, int, GrantState | Hold]] = [
-        (when, _GRANT_EXPIRY if grant.is_started else _START, grant.number, grant)
-        for grant in account.grants.values()
-        if (when := grant.next_change_at) is not None and when <= account.at
-    ]
-    due += [
-        (hold.expires_at, _HOLD_EXPIRY, -hold.number, hold)
-        for hold in account.holds.values()
-        if hold.is_open and hold.expires_at <= account.at
-    ]
-    return due
+def _due(account: AccountState) -> list[_Change]:
+    changes = [change for grant in account.grants.values() if (change := _change_of(grant)) is not None]
+    changes += [(hold.expires_at, _HOLD_EXPIRY, -hold.number) for hold in account.holds.values() if hold.is_open]
+    return [change for change in changes if change[0] <= account.at]
+
+
+def _change_of(grant: GrantState) -> _Change | None:
+    """Return the next change of a grant, due or not."""
+    when = grant.next_change_at
+    return None if when is None else (when, _GRANT_EXPIRY if grant.is_started else _START, grant.number)
 
 
 def _start(account: AccountState, grant: GrantState, when: datetime) -> list[LedgerEntry]:
