@@ -16,6 +16,7 @@ import strawberry
 from strawberry.types.field import StrawberryField
 from strawberry.types.info import Info
 
+import app.topups.errors  # noqa: F401  defines errors
 from app.api.accounts.balance import Balance, load_auto_top_up, to_balance
 from app.api.context import Context, ResolverInfo
 from app.api.objects import build_from

@@ -1,23 +1,27 @@
 """Buying credits: begin a top-up, confirm it on the return page, open the billing portal.
 
-The provider is called before or after a transaction, never inside one.
+The provider is called before or after a transaction, never inside one. A top-up that it refuses to begin becomes FAILED
+and keeps the reason: so no PENDING top-up stays behind, and the same request gets the same error again.
 """
 
 from dataclasses import dataclass
+from typing import Final
 from uuid import uuid4
 
 from app.audit_log.records import AuditContext
 from app.credits import MAX_CREDITS, check_key
-from app.errors import BalanceLimitReached, InvalidInput, PaymentRefused, TopUpNotFound, Unavailable
+from app.errors import BalanceLimitReached, InvalidInput, Unavailable
 from app.ledger import accounts, idempotency, posting
 from app.ledger import queries as ledger_queries
 from app.ledger.posting import Posting
 from app.ledger.rules.account_state import AccountBalance
 from app.plurals import counted
-from app.topups import customers, queries, refusals, rows
+from app.topups import customers, queries, rows
+from app.topups.errors import PaymentRefused, TopUpNotFound
 from app.topups.provider import CheckoutPage, CheckoutRequest, PaymentProvider
 from app.topups.provider_events import payment_query_event
 from app.topups.rules import (
+    REFUSED_PREFIX,
     UNPAID_STATUSES,
     PaymentStatus,
     Reference,
@@ -25,8 +29,12 @@ from app.topups.rules import (
     TopUpStatus,
     TopUpTerms,
     find_return_url_problems,
+    is_refusal,
 )
 from app.topups.settlement import settle
+
+_MAX_REASON_LENGTH: Final = 64
+"""The length of `top_up.decline_reason`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,12 +172,41 @@ async def open_billing_portal(
     return await customers.call_with_customer(account_id, provider, open_portal, audit, subject="billing portal")
 
 
+def refusal_text(refusal: PaymentRefused) -> str:
+    """Return the `decline_reason` of a top-up that was refused."""
+    return f"{REFUSED_PREFIX}{refusal.reason}:{refusal.provider_code}"[:_MAX_REASON_LENGTH]
+
+
+def find_refusal(top_up: TopUpRow) -> PaymentRefused | None:
+    """Return the refusal of a FAILED top-up, or None if it was not refused."""
+    if (
+        top_up.status is not TopUpStatus.FAILED
+        or top_up.decline_reason is None
+        or not is_refusal(top_up.decline_reason)
+    ):
+        return None
+    reason, _, code = top_up.decline_reason.removeprefix(REFUSED_PREFIX).partition(":")
+    return PaymentRefused(reason=reason, provider_code=code)
+
+
+async def close_unpaid(reference: Reference, status: TopUpStatus, decline_reason: str | None) -> None:
+    """Set a PENDING top-up to FAILED or EXPIRED. A later payment is still credited."""
+
+    async def decide(posting: Posting) -> None:
+        top_up = rows.TOP_UPS.read(posting.rows[0][0])
+        if top_up.status is TopUpStatus.PENDING:
+            changed = top_up._replace(status=status, decline_reason=decline_reason or top_up.decline_reason)
+            rows.update_top_up(posting.write, changed, status_before=top_up.status)
+
+    await posting.post([reference.account_id], decide, reads=[rows.select_top_up(*reference)])
+
+
 async def _open_checkout(top_up: TopUpRow, provider: PaymentProvider) -> TopUpRow:
     """Return the top-up with its checkout. If the checkout is not known yet, the provider opens it.
 
     Raises: PaymentRefused: the provider refuses it, now or when the top-up was begun; Unavailable.
     """
-    if (refusal := refusals.find_refusal(top_up)) is not None:
+    if (refusal := find_refusal(top_up)) is not None:
         raise refusal
     if top_up.payment_url is not None or top_up.status is not TopUpStatus.PENDING or top_up.provider != provider.name:
         return top_up
@@ -195,6 +232,6 @@ async def _open_checkout(top_up: TopUpRow, provider: PaymentProvider) -> TopUpRo
             checkout = await open_checkout(None)
     except PaymentRefused as error:
         reference = Reference(top_up.account_id, top_up.id)
-        await refusals.close_unpaid(reference, TopUpStatus.FAILED, refusals.refusal_text(error))
+        await close_unpaid(reference, TopUpStatus.FAILED, refusal_text(error))
         raise
     return await rows.record_checkout(top_up, provider_ref=checkout.provider_ref, payment_url=checkout.payment_url)

@@ -15,6 +15,7 @@ from app.api.scalars import Credits
 from app.errors import BillingError
 from app.ledger.rules.account_state import AccountBalance
 from app.settings import Settings
+from app.topups import errors as top_up_errors
 
 BALANCE = AccountBalance(
     account_id=7,
@@ -32,7 +33,8 @@ CONTEXT: Any = SimpleNamespace(state=SimpleNamespace(settings=Settings()))
 def test_every_error_has_a_type_that_implements_the_interface() -> None:
     classes = {
         cls
-        for _, cls in inspect.getmembers(errors, inspect.isclass)
+        for module in (errors, top_up_errors)
+        for _, cls in inspect.getmembers(module, inspect.isclass)
         if issubclass(cls, BillingError) and cls is not BillingError
     }
     assert set(ERROR_TYPES) == classes
@@ -93,10 +95,10 @@ def test_ids_and_credits_have_their_scalars() -> None:
             {"requested": 9, "reversible": 5},
         ),
         (errors.GrantNotFound(grant_id="g"), "GrantNotFoundError", {"grant_id": "g"}),
-        (errors.TopUpNotFound(top_up_id="p"), "TopUpNotFoundError", {"top_up_id": "p"}),
-        (errors.TopUpNotPaid(status="PENDING"), "TopUpNotPaidError", {"status": "PENDING"}),
+        (top_up_errors.TopUpNotFound(top_up_id="p"), "TopUpNotFoundError", {"top_up_id": "p"}),
+        (top_up_errors.TopUpNotPaid(status="PENDING"), "TopUpNotPaidError", {"status": "PENDING"}),
         (
-            errors.RefundExceedsTopUp(requested_credits=5, refundable_credits=4),
+            top_up_errors.RefundExceedsTopUp(requested_credits=5, refundable_credits=4),
             "RefundExceedsTopUpError",
             {"requested": 5, "refundable": 4},
         ),

@@ -6,12 +6,13 @@ import pytest
 import stripe
 
 from app.db import pools
-from app.errors import PaymentRefused, Unavailable
+from app.errors import Unavailable
 from app.ledger import accounts
-from app.topups import customers, pending_sweep, purchases, refusals
+from app.topups import customers, pending_sweep, purchases
 from app.topups.auto_topup import rules as auto_rules
 from app.topups.auto_topup.purchasing import buy_if_needed
 from app.topups.auto_topup.rules import AutoTopUpState, Skip, SkipReason
+from app.topups.errors import PaymentRefused
 from app.topups.models import SandboxCustomer, TopUp
 from app.topups.provider import CardMissing, CustomerMissing, RefusalReason, SavedCardCharge
 from app.topups.rules import TopUpStatus, TopUpTerms
@@ -206,5 +207,5 @@ async def test_a_refused_customer_is_typed(stripe_provider: Stripe, fake_stripe:
 
 def test_every_reason_fits_the_column_with_a_long_code() -> None:
     for reason in RefusalReason:
-        text = refusals.refusal_text(PaymentRefused(reason=reason, provider_code="x" * 200))
+        text = purchases.refusal_text(PaymentRefused(reason=reason, provider_code="x" * 200))
         assert len(text) == 64

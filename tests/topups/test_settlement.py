@@ -8,10 +8,11 @@ import pytest
 
 from app.credits import MAX_CREDITS
 from app.db import pools
-from app.errors import BalanceLimitReached, TopUpNotFound
+from app.errors import BalanceLimitReached
 from app.ledger import queries
 from app.ledger.rules.account_state import GrantSource
 from app.topups import purchases
+from app.topups.errors import TopUpNotFound
 from app.topups.provider_events import EventOutcome
 from app.topups.purchases import confirm_top_up
 from app.topups.rules import PaymentStatus, TopUpStatus

@@ -15,21 +15,12 @@ from app.api.topups.auto_top_up import AutoTopUp, to_auto_top_up
 from app.api.topups.types import TopUp, TopUpRefund, find_top_up, to_refund, to_top_up
 from app.engine import declare
 from app.engine.permissions import AuditPolicy, Permission
-from app.errors import (
-    BalanceLimitReached,
-    Forbidden,
-    IdempotencyConflict,
-    InvalidInput,
-    PaymentRefused,
-    RefundExceedsTopUp,
-    TopUpNotFound,
-    TopUpNotPaid,
-    Unavailable,
-)
+from app.errors import BalanceLimitReached, Forbidden, IdempotencyConflict, InvalidInput, Unavailable
 from app.topups import purchases
 from app.topups.auto_topup import configuration
 from app.topups.auto_topup.configuration import ConfigureRequest
 from app.topups.auto_topup.rules import MAX_COUNT_PER_DAY, MAX_COUNT_PER_MONTH, AutoTopUpConfig
+from app.topups.errors import PaymentRefused, RefundExceedsTopUp, TopUpNotFound, TopUpNotPaid
 from app.topups.provider import PaymentProvider
 from app.topups.purchases import TopUpRequest
 from app.topups.refunds import requests

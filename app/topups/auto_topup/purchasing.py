@@ -13,7 +13,7 @@ from typing import Final
 from uuid import uuid4
 
 from app.db.isolated_sweeps import IsolatedSweep
-from app.errors import PaymentRefused, Unavailable
+from app.errors import Unavailable
 from app.ledger import notifications, posting
 from app.ledger.account_events import AutoTopUpBlocked, record_event
 from app.ledger.notifications import NotificationKind
@@ -21,11 +21,12 @@ from app.ledger.posting import Posting
 from app.ledger.rules import entries
 from app.ledger.rules.account_state import AccountState
 from app.plurals import counted
-from app.topups import customers, queries, refusals
+from app.topups import customers, purchases, queries
 from app.topups import rows as top_up_rows
 from app.topups.auto_topup import rows, rules
 from app.topups.auto_topup.rows import AutoTopUpRecord, SavedCardRefs
 from app.topups.auto_topup.rules import BalanceLevel, Buy, Skip, SkipReason
+from app.topups.errors import PaymentRefused
 from app.topups.provider import CardMissing, CustomerMissing, PaymentProvider, SavedCardCharge
 from app.topups.provider_events import payment_query_event
 from app.topups.rules import Payment, PaymentStatus, Reference, TopUpRow, TopUpStatus, TopUpTerms
@@ -182,11 +183,11 @@ async def _charge_card(claim: _Claim, provider: PaymentProvider) -> None:
     except (CardMissing, CustomerMissing):
         log.warning("automatic top-up %s: the provider has deleted the card or its customer", top_up.reference)
         await customers.forget_card(top_up.account_id, provider.name, claim.card.card_ref)
-        await refusals.close_unpaid(reference, TopUpStatus.FAILED, rules.CARD_DELETED)
+        await purchases.close_unpaid(reference, TopUpStatus.FAILED, rules.CARD_DELETED)
         return
     except PaymentRefused as refusal:
         log.error("automatic top-up %s is refused: %s", top_up.reference, refusal)
-        await refusals.close_unpaid(reference, TopUpStatus.FAILED, refusals.refusal_text(refusal))
+        await purchases.close_unpaid(reference, TopUpStatus.FAILED, purchases.refusal_text(refusal))
         return
     await _settle(top_up, payment)
 
@@ -214,4 +215,4 @@ async def _reconcile(reference: Reference, provider: PaymentProvider) -> None:
         if final_status is TopUpStatus.FAILED or payment.status is not PaymentStatus.ACTION_REQUIRED:
             return
     reason = rules.NOT_CHARGED if final_status is TopUpStatus.FAILED else None
-    await refusals.close_unpaid(reference, final_status, reason)
+    await purchases.close_unpaid(reference, final_status, reason)

@@ -9,9 +9,9 @@ from dataclasses import replace
 from typing import Final
 from uuid import uuid4
 
-from app.errors import RefundExceedsTopUp
 from app.ledger.rules import debt
 from app.ledger.rules.account_state import Cause
+from app.topups.errors import RefundExceedsTopUp
 from app.topups.provider import DisputeStatus, Refund, RefundStatus
 from app.topups.provider_events import EventNotApplied, EventOutcome
 from app.topups.refunds.amounts import RefundRow, credits_for_amount, find_mismatches, value_bonus

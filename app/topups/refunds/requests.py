@@ -12,13 +12,14 @@ from typing import Any, Final
 from app.audit_log.records import AuditContext
 from app.credits import check_amount, check_key
 from app.db import failures
-from app.errors import InvalidInput, TopUpNotFound, TopUpNotPaid, Unavailable
+from app.errors import InvalidInput, Unavailable
 from app.ledger import idempotency, posting
 from app.ledger import queries as ledger_queries
 from app.ledger.grants import reason_problems
 from app.ledger.posting import Posting
 from app.ledger.rules.account_state import AccountBalance
 from app.topups import queries
+from app.topups.errors import TopUpNotFound, TopUpNotPaid
 from app.topups.provider import PaymentProvider, RefundOrder, RefundStatus
 from app.topups.provider_events import refund_query_event
 from app.topups.refunds import rows as refund_rows

@@ -2,7 +2,8 @@
 
 from typing import Final
 
-from app.errors import PaymentRefused, Unavailable
+from app.errors import Unavailable
+from app.topups.errors import PaymentRefused
 from app.topups.models import SandboxCustomer
 from app.topups.provider import REPLACED_MARK, CustomerMissing, RefusalReason
 

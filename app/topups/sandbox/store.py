@@ -16,7 +16,7 @@ from tortoise.expressions import Q
 from tortoise.models import Model
 
 from app.db import pools
-from app.errors import PaymentRefused
+from app.topups.errors import PaymentRefused
 from app.topups.models import SandboxCard, SandboxCustomer, SandboxDispute, SandboxPayment, SandboxRefund
 from app.topups.provider import (
     CardMissing,

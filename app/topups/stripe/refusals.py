@@ -6,7 +6,8 @@ from typing import Final
 
 import stripe
 
-from app.errors import PaymentRefused, Unavailable
+from app.errors import Unavailable
+from app.topups.errors import PaymentRefused
 from app.topups.provider import CardMissing, CustomerMissing, RefusalReason
 
 _REASONS: Final = {

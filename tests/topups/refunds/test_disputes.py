@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from app.db import pools
-from app.errors import RefundExceedsTopUp
 from app.pricing.rate_card_cache import RateCardCache
 from app.tasks import holds
+from app.topups.errors import RefundExceedsTopUp
 from app.topups.provider import Dispute, DisputeStatus, Refund, RefundStatus
 from app.topups.provider_events import EventOutcome
 from app.topups.rules import TopUpRow, TopUpStatus

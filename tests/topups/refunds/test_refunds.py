@@ -11,20 +11,13 @@ from hypothesis import strategies as st
 
 from app.background import reconcile_refunds, run_in_background
 from app.db import pools
-from app.errors import (
-    IdempotencyConflict,
-    InsufficientCredits,
-    InvalidInput,
-    RefundExceedsTopUp,
-    TopUpNotFound,
-    TopUpNotPaid,
-    Unavailable,
-)
+from app.errors import IdempotencyConflict, InsufficientCredits, InvalidInput, Unavailable
 from app.ledger import queries as ledger_queries
 from app.pricing.rate_card_cache import RateCardCache
 from app.tasks import holds as holding
 from app.tasks import reversals
 from app.tasks.stop_and_resume import ResumeTaskRequest, resume_task
+from app.topups.errors import RefundExceedsTopUp, TopUpNotFound, TopUpNotPaid
 from app.topups.provider import DisputeStatus, RefundOrder, RefundStatus
 from app.topups.provider_events import EventOutcome
 from app.topups.refunds import requests
