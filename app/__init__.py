@@ -1,1 +1,3 @@
-"""Prepaid credits for a platform that runs AI agents. The rooms and their order are drawn in README.md."""
+"""Prepaid credits for a platform that runs AI agents. docs/architecture.md describes the packages."""
+
+__version__ = "0.1.0"

@@ -7,27 +7,31 @@ from typing import Any
 
 import click
 
+from app import __version__
 from app.cli.command_group import INSTANT, CommandGroup, CouldNotRun, WrongUse
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 PATH = click.Path(path_type=Path)
 
 
+@click.version_option(__version__, "--version", "-V", prog_name="agent-credits")
 @click.group(cls=CommandGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 def cli() -> None:
     """Billing backend for AI agent platforms: prepaid credits."""
 
 
 @cli.command()
+@click.option("--host", help="Address to listen on. Default: HOST.")
+@click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on; 0: a free one. Default: PORT.")
 @click.pass_context
-def serve(ctx: click.Context) -> None:
+def serve(ctx: click.Context, host: str | None, port: int | None) -> None:
     """Start the server.
 
     Also starts a PostgreSQL if DATABASE_URL is not set.
     """
     from app.cli import serve
 
-    ctx.exit(serve.run())
+    ctx.exit(serve.run(host=host, port=port))
 
 
 @cli.command()

@@ -1,5 +1,7 @@
 """Builds the state that all requests of a process share, from the settings."""
 
+from typing import Final
+
 from app.api.accounts.balance import open_latest_balances
 from app.api.context import AppState
 from app.auth.development_keys import development_secret
@@ -14,6 +16,8 @@ from app.settings import Settings, reveal
 from app.tasks import stop_and_resume
 from app.tasks.charging import ChargeQueue
 from app.topups.configured_provider import open_provider
+
+LEDGER_KEY_MISSING: Final = "LEDGER_KEY is not set: create one with `openssl rand -hex 32`, and keep a copy elsewhere."
 
 
 def build_state(settings: Settings) -> AppState:
@@ -68,6 +72,8 @@ def ledger_keys(settings: Settings) -> list[bytes]:
 
     Raises: Misconfigured: a key is too short, or in production LEDGER_KEY is missing.
     """
+    if settings.ledger_key is None and settings.environment == "production":
+        raise Misconfigured(LEDGER_KEY_MISSING)
     signing, others = reveal(settings.ledger_key), reveal(settings.ledger_verification_keys)
     return [
         development_secret("ledger", settings=settings) if signing is None else _parse_key("LEDGER_KEY", signing),

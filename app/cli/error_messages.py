@@ -3,7 +3,8 @@
 A command that fails with any other exception prints the traceback.
 """
 
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 from pydantic import ValidationError
 
@@ -45,8 +46,32 @@ def settings_errors(error: ValidationError) -> list[str]:
     return [_settings_error(dict(problem)) for problem in error.errors()]
 
 
-def _settings_error(problem: dict[str, object]) -> str:
-    location = problem["loc"]
-    name = str(location[0]).upper() if isinstance(location, tuple) and location else "The settings"
-    value = "" if any(word in name for word in SECRET_WORDS) else f" (it is {problem['input']!r})"
-    return f"{name}: {problem['msg']}{value}."
+_RULES: Final[Mapping[str, str]] = {
+    "int_parsing": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "int_parsing_size": "must be a whole number",
+    "float_parsing": "must be a number",
+    "finite_number": "must be a number",
+    "bool_parsing": "must be true or false",
+    "greater_than": "must be more than {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than": "must be less than {lt}",
+    "less_than_equal": "must be at most {le}",
+    "literal_error": "must be {expected}",
+    "too_short": "must have at least {min_length} characters",
+    "string_too_short": "must have at least {min_length} characters",
+    "string_too_long": "must have at most {max_length} characters",
+    "string_pattern_mismatch": "must match the pattern {pattern}",
+}
+"""What pydantic's kinds of errors mean for a setting."""
+
+
+def _settings_error(problem: dict[str, Any]) -> str:
+    name = str(problem["loc"][0]).upper() if problem["loc"] else "The settings"
+    value = "" if any(word in name for word in SECRET_WORDS) else f" (it is {problem['input']!r:.100})"
+    rule = _RULES.get(problem["type"])
+    if rule is None:  # a check of our own
+        return f"{name}: {problem['msg']}{value}."
+    limits = {key: f"{limit:g}" if isinstance(limit, float) else limit for key, limit in problem.get("ctx", {}).items()}
+    limits |= {"expected": str(limits.get("expected", "")).replace("'", "")}
+    return f"{name} {rule.format_map(limits)}{value}."

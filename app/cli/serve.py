@@ -27,7 +27,6 @@ from app.cli.connection import embedded_server, migrate, open_database, override
 from app.db import roles
 from app.errors import Misconfigured
 from app.server import log_setup
-from app.server.exposure import Exposure
 from app.server.request_deadline import DeadlineHttpProtocol
 from app.server.stopping import stop_at_signals
 from app.server.websocket_limits import LimitedWebSocketProtocol
@@ -46,13 +45,22 @@ PORT_RETRY_SECONDS: Final = 2
 EXAMPLE_QUERY: Final = '{"query": "{ account { ownerId balance { available status version } } }"}'
 
 
-def run() -> int:
-    """Serve until SIGINT or SIGTERM. Returns the exit status: 0, or that of a failed start."""
+def run(*, host: str | None = None, port: int | None = None) -> int:
+    """Serve until SIGINT or SIGTERM. `host` and `port` replace the settings.
+
+    Returns: the exit status: 0, or that of a failed start. Raises: Misconfigured: names every problem of the settings.
+    """
     for number in STOP_SIGNALS:
         signal.signal(number, _exit_while_starting)
-    with _listen(get_settings().host, get_settings().port) as listener, _database():
+    if host is not None:
+        override_settings(host=host)
+    if port is not None:
+        override_settings(port=str(port))
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(_listen(get_settings().host, get_settings().port))
+        _check_settings()  # in development, this creates keys, so the port must be free first
+        stack.enter_context(_database())
         override_settings(port=str(listener.getsockname()[1]))
-        Exposure.from_settings(get_settings())  # refuse to start before the database is touched
         tokens = asyncio.run(_prepare_database())
         try:
             return _serve(listener, tokens)
@@ -131,6 +139,16 @@ def _database() -> Iterator[None]:
     with embedded_server() as server:
         override_settings(database_url=server.application_url, migration_database_url=server.url)
         yield
+
+
+def _check_settings() -> None:
+    """Raises: Misconfigured: the server would not start. The message has a line for each problem."""
+    from app.cli.checklist.settings_checks import startup_problems
+
+    settings = get_settings()
+    if problems := startup_problems(settings):
+        option = " --production" if settings.environment == "production" else ""
+        raise Misconfigured("\n".join([*problems, f"`python -m app check{option}` checks more, also the database."]))
 
 
 async def _prepare_database() -> dict[token.Kind, str]:

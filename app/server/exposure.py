@@ -50,8 +50,8 @@ class Exposure:
         """
         if settings.environment == "development":
             return cls._of_development(settings)
-        for problem in (*weak_secrets(settings), *issuer_problems(settings), *webhook_problems(settings)):
-            raise Misconfigured(problem)
+        if problems := [*weak_secrets(settings), *issuer_problems(settings), *webhook_problems(settings)]:
+            raise Misconfigured("\n".join(problems))
         return cls._of_production(settings)
 
     @classmethod

@@ -95,7 +95,7 @@ def test_organisations_that_are_no_valid_ids_are_ignored() -> None:
         ({}, set()),
         (None, set()),
     ],
-    ids=str,
+    ids=lambda value: "" if isinstance(value, set) else str(value),
 )
 def test_a_claim_with_names_is_a_string_a_list_or_an_object_and_never_rejects_a_token(
     value: object, names: set[str]

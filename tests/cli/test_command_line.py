@@ -8,6 +8,7 @@ from pathlib import Path
 import jwt
 import pytest
 
+from app import __version__
 from app.cli import verify
 from app.cli.error_messages import message_for
 from app.settings import Settings
@@ -56,12 +57,21 @@ def test_a_port_in_use_is_reported_with_another_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("environment", "message"),
     [
-        ({"PORT": "eighty"}, "PORT: Input should be a valid integer"),
-        ({"WORKERS": "0"}, "WORKERS: Input should be greater than or equal to 1"),
+        ({"PORT": "eighty"}, "PORT must be a whole number (it is 'eighty')."),
+        ({"WORKERS": "0"}, "WORKERS must be at least 1 (it is '0')."),
         ({"HOST": "192.0.2.1", "PORT": "0"}, "set HOST and PORT"),
         ({"PORT": "0", "DATABASE_URL": "postgresql://nobody@127.0.0.1:1/nothing"}, "check DATABASE_URL"),
         ({"PORT": "0", "DATABASE_URL": "mysql://127.0.0.1/nothing"}, "DATABASE_URL: It must be postgresql"),
-        ({"PORT": "0", "ENVIRONMENT": "production"}, "set DATABASE_URL"),
+        (
+            {"PORT": "0", "ENVIRONMENT": "production"},
+            "DATABASE_URL is not set: production needs a PostgreSQL 15 or newer.",
+        ),
+        ({"REQUEST_LOG": "some"}, "REQUEST_LOG must be all, without-charges or none (it is 'some')."),
+        ({"SWEEP_SECONDS": "nan"}, "SWEEP_SECONDS must be"),
+        ({"SWEEP_SECONDS": "0"}, "SWEEP_SECONDS must be more than 0 (it is '0')."),
+        ({"CURRENCY": "usd"}, "CURRENCY must match the pattern ^[A-Z]{3}$ (it is 'usd')."),
+        ({"STRIPE_AUTOMATIC_TAX": "perhaps"}, "STRIPE_AUTOMATIC_TAX must be true or false (it is 'perhaps')."),
+        ({"JWT_HS256_SECRET": "short"}, "JWT_HS256_SECRET must have at least 32 characters."),
     ],
 )
 def test_an_invalid_setting_is_named_with_what_to_do(environment: dict[str, str], message: str, tmp_path: Path) -> None:
@@ -70,6 +80,52 @@ def test_an_invalid_setting_is_named_with_what_to_do(environment: dict[str, str]
     assert done.returncode == 1
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+SANDBOX_IN_PRODUCTION = (
+    "The sandbox payment provider gives credits away and does not run in production: set PAYMENT_PROVIDER to one that "
+    "takes money."
+)
+
+
+def test_every_problem_of_the_settings_is_reported_before_the_server_starts(tmp_path: Path) -> None:
+    done = run_command("serve", PORT="0", ENVIRONMENT="production", DATA_DIR=str(tmp_path))
+
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.splitlines() == [
+        "Error: JWT_ISSUER is the development issuer: set it to the `iss` of your identity provider's tokens.",
+        "DATABASE_URL is not set: production needs a PostgreSQL 15 or newer.",
+        "LEDGER_KEY is not set: create one with `openssl rand -hex 32`, and keep a copy elsewhere.",
+        "JWKS_URL is not set: production requires the URL of your identity provider's key set.",
+        SANDBOX_IN_PRODUCTION,
+        "ALLOWED_HOSTS is not set: list the host names that clients use for this server.",
+        "`python -m app check --production` checks more, also the database.",
+    ]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_all_settings_that_cannot_be_parsed_are_reported_at_once(tmp_path: Path) -> None:
+    done = run_command("serve", WORKERS="many", PORT="99999", RATE_PER_USER="-1", DATA_DIR=str(tmp_path))
+
+    assert done.stderr.splitlines() == [
+        "Error: PORT must be at most 65535 (it is '99999').",
+        "WORKERS must be a whole number (it is 'many').",
+        "RATE_PER_USER must be at least 0 (it is '-1').",
+    ]
+
+
+@pytest.mark.parametrize("option", ["--version", "-V"])
+def test_the_version_is_printed(option: str) -> None:
+    assert run_command(option).stdout == f"agent-credits, version {__version__}\n"
+
+
+def test_host_and_port_can_be_options(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = run_command("serve", "--host", "127.0.0.1", "--port", str(port), PORT="0", DATA_DIR=str(tmp_path))
+
+    assert f"Port {port} of 127.0.0.1 is in use" in done.stderr
+    assert "65535" in run_command("serve", "--port", "65536").stderr
 
 
 def test_a_rate_card_file_is_checked_without_a_database(tmp_path: Path) -> None:

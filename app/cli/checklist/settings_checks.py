@@ -5,6 +5,7 @@ start (`app.server`, `app.state`, the authenticator, the payment provider), and 
 """
 
 from collections.abc import Callable
+from functools import partial
 from ipaddress import ip_network
 from typing import Final
 from urllib.parse import urlsplit
@@ -18,11 +19,34 @@ from app.errors import Misconfigured
 from app.plurals import counted
 from app.server import exposure, production_checks
 from app.settings import Settings, log_format, reveal
-from app.state import ledger_keys
+from app.state import LEDGER_KEY_MISSING, ledger_keys
 from app.topups.configured_provider import open_provider
 
 MAXIMUM_MESSAGES: Final = 10
 """The most problems of persisted documents that are listed."""
+
+
+def startup_problems(settings: Settings) -> list[str]:
+    """Return every reason why a server with these settings would not start. The database is not used."""
+    problems: list[str] = []
+    attempts: list[Callable[[], object]] = [
+        lambda: ledger_keys(settings),
+        lambda: authenticator.key_source(settings),
+        lambda: open_provider(settings),
+    ]
+    if settings.environment == "production":
+        problems += production_checks.weak_secrets(settings)
+        problems += production_checks.issuer_problems(settings)
+        problems += production_checks.webhook_problems(settings)
+        attempts += [lambda: exposure.production_hosts(settings), lambda: exposure.production_origins(settings)]
+        if settings.database_url is None:
+            problems.append("DATABASE_URL is not set: production needs a PostgreSQL 15 or newer.")
+    for url in (settings.database_url, settings.migration_database_url):
+        if url is not None:
+            attempts.append(partial(database_url.parse, url.get_secret_value()))
+    for attempt in attempts:
+        problems += _misconfiguration(attempt)
+    return list(dict.fromkeys(problems))
 
 
 async def valid_settings(installation: Installation) -> str:
@@ -42,7 +66,7 @@ async def secrets(installation: Installation) -> str:
     """LEDGER_KEY is set, and neither it nor a password in a database URL can be guessed."""
     problems = production_checks.weak_secrets(installation.settings)
     if installation.settings.ledger_key is None:
-        problems.append("LEDGER_KEY is not set: create one with `openssl rand -hex 32`, and keep a copy elsewhere.")
+        problems.append(LEDGER_KEY_MISSING)
     else:
         problems += _misconfiguration(lambda: ledger_keys(installation.settings))
     fail_if(problems)
