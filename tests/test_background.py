@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from contextlib import suppress
 
 import pytest
 
@@ -77,3 +78,17 @@ async def test_without_a_database_a_loop_logs_one_line(
     assert [(record.getMessage(), record.exc_info) for record in caplog.records] == [
         ("background loop reader failed and is restarted: reset", None)
     ]
+
+
+async def test_a_loop_that_does_not_end_is_abandoned(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(background, "STOP_SECONDS", 0.01)
+    may_end = False
+
+    async def hang() -> None:
+        while not may_end:
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(0.01)
+
+    async with asyncio.timeout(2), background.run_in_background({"hanging": hang}):
+        await asyncio.sleep(0)
+    may_end = True
