@@ -19,12 +19,12 @@ class Stopping:
     """Whether this process is stopping, and the functions to call when it begins to stop."""
 
     def __init__(self) -> None:
-        self._has_begun = False
+        self.has_begun = False
         self._callbacks: dict[object, Callable[[], None]] = {}
 
     def begin(self) -> None:
         """Call the functions. It must be called in the event loop."""
-        self._has_begun = True
+        self.has_begun = True
         for callback in list(self._callbacks.values()):
             callback()
 
@@ -33,7 +33,7 @@ class Stopping:
         """Call `callback` when the process begins to stop, until the block ends. Call it now if that has happened."""
         key = object()
         self._callbacks[key] = callback
-        if self._has_begun:
+        if self.has_begun:
             callback()
         try:
             yield

@@ -6,6 +6,7 @@ client that prefers text/event-stream receives an event stream (`sse`). A client
 receives one only for a subscription.
 """
 
+import asyncio
 import logging
 import re
 from collections.abc import Collection, Iterable
@@ -27,6 +28,7 @@ from app.engine.transports.authentication import authenticate
 from app.engine.transports.content_negotiation import GRAPHQL_JSON, HTML, JSON, Accepted, negotiate
 from app.errors import RateLimited, RejectedCredential, RequestError, Unavailable
 from app.server.security_headers import SECURITY_HEADERS
+from app.server.stopping import STOPPING
 
 READ_METHODS: Final = frozenset({"GET", "HEAD"})
 CLIENT_DISCONNECTED: Final = "CLIENT_DISCONNECTED"
@@ -40,6 +42,8 @@ _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _CHARSET: Final = re.compile(rb';[ \t]*charset[ \t]*=[ \t]*"?([^";\s]*)', re.IGNORECASE)
 
 Headers = dict[bytes, bytes]
+
+STOPPED: Final = "The server is stopping. A mutation may have been executed: send the same request again in a moment."
 
 log = logging.getLogger(__name__)
 
@@ -129,6 +133,13 @@ class GraphQLOverHTTP:
         except request_parsing.ClientDisconnected:
             self._engine.log_refusal(context, format_error("The client disconnected.", CLIENT_DISCONNECTED))
             return
+        except asyncio.CancelledError:
+            # The server has waited for the request as long as it could. An event stream has begun its response.
+            if not STOPPING.has_begun or context.transport == "sse":
+                raise
+            error = format_error(STOPPED, Unavailable.code)
+            status, more_headers, payload = 503, [_retry_after(1)], orjson.dumps({"errors": [error]})
+            self._engine.log_refusal(context, error)
         except Exception as fault:
             error = mask_fault(fault, context)
             status, payload = 500, orjson.dumps({"errors": [error]})

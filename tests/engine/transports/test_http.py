@@ -1,5 +1,6 @@
 """The HTTP transport: methods, status codes, media types and limits."""
 
+import asyncio
 import gzip
 from collections.abc import Iterable
 from typing import Any
@@ -9,7 +10,9 @@ import pytest
 from starlette.types import Message
 
 from app.db import pools
+from app.engine.transports import http
 from app.engine.transports.request_parsing import MAX_SERVICE_BODY_BYTES, MAX_USER_BODY_BYTES
+from app.server.stopping import Stopping
 from tests.engine import sample_schema
 from tests.engine.sample_schema import token
 from tests.engine.transports.http_client import (
@@ -32,6 +35,19 @@ async def test_a_query_is_answered() -> None:
     assert (reply.status, reply.json) == (200, {"data": {"hello": "hello you"}})
     assert reply.headers["content-type"] == "application/json; charset=utf-8"
     assert reply.headers["content-length"] == str(len(reply.body))
+
+
+async def test_a_request_that_is_cancelled_because_the_server_stops_is_told_to_retry(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stopping = Stopping()
+    monkeypatch.setattr(http, "STOPPING", stopping)
+    waiting = asyncio.create_task(send_request(graphql_body("{ slow }")))
+    await asyncio.sleep(0.01)
+    stopping.begin()
+    waiting.cancel()
+    reply = await waiting
+    assert (reply.status, reply.code, reply.headers["retry-after"]) == (503, "UNAVAILABLE", "1")
 
 
 async def test_a_token_identifies_the_caller() -> None:
