@@ -57,7 +57,7 @@ def operations() -> Iterator[tuple[str, str, GraphQLField]]:
 
 
 def value_of(kind: GraphQLInputType) -> Any:
-    """The smallest value of this type."""
+    """A small valid value of this type."""
     if isinstance(kind, GraphQLNonNull):
         return value_of(kind.of_type)
     if isinstance(kind, GraphQLList):
@@ -66,9 +66,11 @@ def value_of(kind: GraphQLInputType) -> Any:
         return next(iter(kind.values))
     if isinstance(kind, GraphQLInputObjectType):
         return {name: value_of(field.type) for name, field in kind.fields.items() if is_required_input_field(field)}
-    return {"Boolean": False, "Int": 1, "Long": 1, "Credits": 1, "Float": 1.0, "JSON": {}, "RateCardDocument": {}}.get(
-        kind.name, "x"
-    )
+    values = {
+        "Boolean": True, "Int": 1, "Long": 1, "Credits": 1_000, "Float": 1.0, "JSON": {}, "RateCardDocument": {},
+        "DateTime": "2027-01-01T00:00:00Z",
+    }  # fmt: skip
+    return values.get(kind.name, "x")
 
 
 def arguments_of(field: GraphQLField) -> dict[str, Any]:

@@ -73,12 +73,3 @@ async def test_a_version_higher_than_any_of_the_account_is_ignored(
         assert await client.item() == ("0", {"data": {"balance": {"available": 0}}})
         await grant_credits("alice", 10)
         assert await client.item() == ("1", {"data": {"balance": {"available": 10}}})
-
-
-async def test_the_balance_of_another_owner_is_forbidden(balances: GraphQLOverHTTP) -> None:
-    query = 'subscription { balance(ownerId: "bob") { available } }'
-    async with event_stream(query, to=balances, bearer=token("alice")) as client:
-        await client.expect_start()
-        _, payload = await client.item()
-        assert [error["extensions"]["code"] for error in payload["errors"]] == ["FORBIDDEN"]
-        await client.expect_complete()

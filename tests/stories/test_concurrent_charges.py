@@ -70,11 +70,5 @@ async def test_a_charge_with_a_lost_reply_is_replayed_after_the_task_has_ended(p
     assert (await platform.balance(owner))["posted"] == 90
 
 
-async def test_two_concurrent_first_grants_both_count(platform: Platform) -> None:
-    owners = [unique_id("story") for _ in range(10)]
-    await gather(*(platform.grant(owner, 5) for owner in owners for _ in range(2)))
-    assert [(await platform.balance(owner))["posted"] for owner in owners] == [10] * 10
-
-
 async def test_the_ledger_of_all_stories_is_intact(platform: Platform) -> None:
     await platform.audited()
