@@ -5,7 +5,7 @@ import signal
 import subprocess
 import time
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -78,9 +78,13 @@ class Installation:
         return time.monotonic() - started
 
     def workers(self) -> list[psutil.Process]:
-        """The server's workers."""
-        children = psutil.Process(self.server.process.pid).children()
-        return [child for child in children if "spawn_main" in " ".join(child.cmdline())]
+        """The server's workers that run."""
+        found = []
+        for child in psutil.Process(self.server.process.pid).children():
+            with suppress(psutil.NoSuchProcess):  # killed, and not yet replaced
+                if "spawn_main" in " ".join(child.cmdline()):
+                    found.append(child)
+        return found
 
     def errors(self) -> str:
         """The last lines that the server logged."""

@@ -144,6 +144,9 @@ class Load:
     async def seconds_until_served(self, since: float, *, at_most: float = 60) -> float:
         """Wait until every account was charged after `since` and /readyz is 200. Returns: the seconds since then."""
         while True:
+            for task in self._tasks:
+                if task.done():
+                    task.result()
             served = {answer.owner for answer in reversed(self.answers) if answer.at > since and answer.code is None}
             ready = [probe.at for probe in self.probes if probe.at > since and probe.status == 200]
             now = time.monotonic()
@@ -157,9 +160,9 @@ class Load:
         marks = [since, *(at for at in times if since < at < until), until]
         return max(later - earlier for earlier, later in itertools.pairwise(marks))
 
-    def codes(self) -> Counter[str]:
+    def codes(self, since: float = 0.0) -> Counter[str]:
         """How many answers were errors, by code."""
-        return Counter(answer.code for answer in self.answers if answer.code is not None)
+        return Counter(answer.code for answer in self.answers if answer.at > since and answer.code is not None)
 
     @asynccontextmanager
     async def client(self, owner: str) -> AsyncIterator["Client"]:
@@ -219,7 +222,7 @@ class Load:
     async def _subscription(self, owner: str) -> None:
         """Follow the balance, and subscribe again when the connection is lost."""
         while True:
-            with suppress(OSError, WebSocketException, TimeoutError):
+            with suppress(OSError, EOFError, WebSocketException):
                 url, token = f"http://127.0.0.1:{self.installation.port}", self.installation.tokens["service"]
                 async with connected(url, token, open_timeout=5, ping_timeout=5) as socket:
                     await subscribe(socket, BALANCE, owner=owner)
@@ -250,7 +253,7 @@ class Load:
         while True:
             started = time.monotonic()
             status: int | None = None
-            with suppress(OSError, TimeoutError):
+            with suppress(OSError, EOFError):
                 async with asyncio.timeout(GIVE_UP_SECONDS):
                     connection = await Connection.open(self.installation.server_port)
                     try:
@@ -306,7 +309,7 @@ class Client:
         except TimeoutError:
             self.close()
             return "NONE", f"no answer within {GIVE_UP_SECONDS} s"
-        except OSError as error:
+        except (OSError, EOFError) as error:
             self.close()
             return "LOST", repr(error)
         head, _, text = response.partition(b"\r\n\r\n")

@@ -13,8 +13,6 @@ from tests.faults.outcome import OTHERS_SECONDS, examine
 pytestmark = [pytest.mark.anyio, pytest.mark.faults]
 
 CUT_SHARE = 0.08
-CHANGE_FEED = ""
-"""The change feed's connection has no application name."""
 BETWEEN_SECONDS = 2.0
 
 
@@ -42,7 +40,7 @@ async def test_a_dead_database_connection_delays_only_its_own_requests(
 ) -> None:
     async with running_load(installation) as load:
         began = time.monotonic()
-        for application_name in ("credits-posting", "credits", CHANGE_FEED):
+        for application_name in ("credits-posting", "credits", "credits-listen"):
             installation.database_proxy.kill_next_link(application_name)
             await asyncio.sleep(BETWEEN_SECONDS)
         await asyncio.sleep(FAULT_SECONDS / 2)
