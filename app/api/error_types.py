@@ -50,6 +50,16 @@ class InternalError(UserError):
     reference: str = declare.value(description="Quote this reference when you report the error.")
 
 
+@declare.type(
+    description="The item failed because the database could not be used, or because another transaction has locked the "
+    "account. The other items were processed. The item may have been charged: send it again, because a block run is "
+    "charged only once.",
+    needs=Permission.INHERITED,
+)
+class UnavailableError(UserError):
+    pass
+
+
 def _error_classes(base: type[BillingError] = BillingError) -> Iterator[type[BillingError]]:
     """Yield all error classes, subclasses before their base: Strawberry uses the first that matches an error."""
     for cls in base.__subclasses__():

@@ -78,12 +78,10 @@ def mask_fault(fault: BaseException, context: RequestContext[Any], logged: Logge
     return masked
 
 
-def describe_item_fault(fault: BaseException, context: RequestContext[Any], logged: LoggedTypes) -> str:
-    """Return the message for an item of a list that failed unexpectedly, and log it like `mask_fault`."""
-    if (known := _database_error(fault, logged)) is not None:
-        return known[0]
-    message: str = mask_fault(fault, context, logged)["message"]
-    return message
+def describe_database_error(failure: BaseException, logged: LoggedTypes) -> str | None:
+    """Return the message for an item of a list that failed because of the database. None: it failed otherwise."""
+    known = _database_error(failure, logged)
+    return None if known is None else known[0]
 
 
 def _is_first(fault: BaseException, logged: LoggedTypes | None) -> bool:

@@ -12,14 +12,14 @@ from strawberry.scalars import JSON
 
 from app.api.accounts.balance import Balance, to_balance
 from app.api.context import Context, ResolverInfo, operator_audit_context
-from app.api.error_types import InternalError, to_user_error
+from app.api.error_types import InternalError, UnavailableError, to_user_error
 from app.api.input_checks import check_ids, check_list_length
 from app.api.prices import Measurements, check_settings
 from app.api.results import result_union
 from app.api.scalars import Credits
 from app.api.tasks.types import BlockRun, Entry, Task, to_block_run, to_entry, to_task
 from app.engine import declare
-from app.engine.errors import LoggedTypes, describe_item_fault
+from app.engine.errors import LoggedTypes, describe_database_error, mask_fault
 from app.engine.permissions import AuditPolicy, Permission
 from app.engine.schema import describe_enum
 from app.errors import (
@@ -136,6 +136,7 @@ _RESULT = result_union(
         BlockRunHeld,
         IdempotencyConflict,
         BalanceLimitReached,
+        UnavailableError,
         InternalError,
     ),
 )
@@ -182,7 +183,10 @@ def _as_dict(input: ChargeInput) -> Mapping[str, Any]:
 def _to_item_result(outcome: Charge | BaseException, context: Context, logged: LoggedTypes) -> object:
     """Like `to_charge_result`, but a fault becomes the result of its item, because the other items were charged."""
     if isinstance(outcome, Exception) and not isinstance(outcome, BillingError):
-        return InternalError(message=describe_item_fault(outcome, context, logged), reference=context.request_id)
+        if (message := describe_database_error(outcome, logged)) is not None:
+            return UnavailableError(message=message)
+        masked = mask_fault(outcome, context, logged)
+        return InternalError(message=masked["message"], reference=context.request_id)
     return to_charge_result(outcome, context)
 
 
