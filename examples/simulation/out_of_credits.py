@@ -146,7 +146,10 @@ class _Scenario:
         account = await self._account()
         resumable = {edge["node"]["task"]["taskId"]: edge["node"] for edge in account["resumableTasks"]["edges"]}
         self._check("resumable tasks", sorted(resumable), sorted(task.id for task in stopped))
-        self._check("their shortfall", {task["shortfall"] for task in resumable.values()}, {self._step.credits})
+        self._check("what they required", {task["required"] for task in resumable.values()}, {self._step.credits})
+        # The top-up pays for all of them except the one that has used up its budget.
+        shortfalls = {task.id: 0 for task in self._unbudgeted} | {self._budgeted[-1].id: self._step.credits}
+        self._check("their shortfall", {name: task["shortfall"] for name, task in resumable.items()}, shortfalls)
         kinds = {edge["node"]["kind"] for edge in account["notifications"]["edges"]}
         self._check("notifications after the top-up", kinds & {"OUT_OF_CREDITS", "SCHEDULE_SKIPPED"}, set())
         await asyncio.gather(*map(self._resume, stopped))
