@@ -92,6 +92,18 @@ def application() -> "Starlette":
         sys.exit(STARTUP_FAILURE)  # after any other status, the supervisor would restart the worker repeatedly
 
 
+class _Supervisor(Multiprocess):
+    """uvicorn's supervisor, which closes its listener when it stops.
+
+    Otherwise the system accepts connections until the last worker has ended, and nobody answers them.
+    """
+
+    def terminate_all(self) -> None:
+        for listener in self.sockets:
+            listener.close()
+        super().terminate_all()
+
+
 def _serve(listener: socket.socket, tokens: dict[token.Kind, str]) -> int:
     """Serve on the listener. Return the exit status.
 
@@ -124,7 +136,7 @@ def _serve(listener: socket.socket, tokens: dict[token.Kind, str]) -> int:
         _print_address(tokens)
         server.run(sockets=[listener])
         return 0
-    supervisor = Multiprocess(config, sockets=[listener])  # installs its own signal handlers
+    supervisor = _Supervisor(config, sockets=[listener])  # installs its own signal handlers
     _print_address(tokens)
     supervisor.run()
     return STARTUP_FAILURE if any(worker.exitcode == STARTUP_FAILURE for worker in supervisor.processes) else 0

@@ -17,6 +17,7 @@ from websockets.exceptions import ConnectionClosedError
 from websockets.sync.client import connect
 from websockets.typing import Subprotocol
 
+from app.cli import serve
 from app.db import embedded_postgres, roles
 from tests.command_line import (
     COMMAND,
@@ -81,6 +82,16 @@ def test_the_server_and_its_database_stop_cleanly(
     assert status == 0
     assert served.is_gone()
     assert "database system is shut down" in (directory / "postgres" / "postgres.log").read_text()
+
+
+def test_a_supervisor_that_stops_accepts_no_more_connections() -> None:
+    supervisor = serve._Supervisor.__new__(serve._Supervisor)  # without signal handlers
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = listener.getsockname()
+        supervisor.sockets, supervisor.processes = [listener], []
+        supervisor.terminate_all()
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(address)
 
 
 @pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.soak), 2])
