@@ -9,7 +9,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from app.db.embedded_postgres import EmbeddedPostgresError
-from app.db.failures import is_database_failure, is_file_error, sqlstate
+from app.db.failures import is_connection_failure, is_database_failure, is_file_error, sqlstate
 from app.errors import BillingError, Misconfigured, RequestError
 
 SECRET_WORDS: Final = ("KEY", "SECRET", "URL")
@@ -36,8 +36,10 @@ def _io_error(error: Exception) -> str | None:
     if isinstance(error, OSError) and is_file_error(error):
         file = "A file" if error.filename is None else f"The file {error.filename}"
         return f"{file} cannot be read or written ({error.strerror}): check its path, permissions and the free space."
-    if is_database_failure(error):
+    if is_connection_failure(error):
         return f"The database cannot be reached ({error}): start it, check DATABASE_URL, or unset it."
+    if is_database_failure(error):
+        return f"The database stopped the command ({error}): run it again."
     return None
 
 

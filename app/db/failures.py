@@ -92,7 +92,7 @@ class AccountsLocked(Exception):
     def __init__(self, account_ids: Collection[int]) -> None:
         self.account_ids = frozenset(account_ids)
         ids = ", ".join(map(str, sorted(self.account_ids)))
-        super().__init__(f"another transaction has locked account {ids}: try again in a moment")
+        super().__init__(f"another transaction has locked account {ids}")
 
 
 class NoConnection(ConnectionError):

@@ -5,12 +5,14 @@ import re
 import socket
 from pathlib import Path
 
+import asyncpg
 import jwt
 import pytest
 
 from app import __version__
 from app.cli import verify
 from app.cli.error_messages import message_for
+from app.db.failures import AccountsLocked
 from app.settings import Settings
 from tests.command_line import REPOSITORY, SETTINGS, run_command
 
@@ -176,3 +178,25 @@ def test_a_full_disk_is_not_reported_as_a_fault_of_the_database() -> None:
     assert message_for(OSError(errno.ENOSPC, "No space left on device")) == (
         "A file cannot be read or written (No space left on device): check its path, permissions and the free space."
     )
+
+
+@pytest.mark.parametrize(
+    ("failure", "message"),
+    [
+        (
+            AccountsLocked([7]),
+            "The database stopped the command (another transaction has locked account 7): run it again.",
+        ),
+        (
+            asyncpg.QueryCanceledError("canceling statement due to statement timeout"),
+            "The database stopped the command (canceling statement due to statement timeout): run it again.",
+        ),
+        (
+            ConnectionRefusedError("Connect call failed"),
+            "The database cannot be reached (Connect call failed): start it, check DATABASE_URL, or unset it.",
+        ),
+    ],
+    ids=["locked", "cancelled", "refused"],
+)
+def test_a_command_that_the_database_stops_says_why(failure: Exception, message: str) -> None:
+    assert message_for(failure) == message

@@ -15,7 +15,10 @@ from tortoise.connection import get_connection
 from app.auth.models import ServiceKey
 from app.db import connections, failures, pools
 from app.db.database_url import connection_arguments
+from app.pricing.rate_card_cache import RateCardCache
 from app.settings import get_settings
+from app.tasks.charging import Charge, ChargeQueue
+from tests.factories import block_run_request, grant_credits, start_task
 
 pytestmark = pytest.mark.anyio
 
@@ -321,3 +324,18 @@ async def test_tables_can_change_while_statements_are_cached(db: str) -> None:
         assert await failures.run_with_retries(read) == [{"a": 1, "b": None}]
     finally:
         await pools.fetch("DROP TABLE changing")
+
+
+async def test_a_charge_takes_five_round_trips(db: str, rate_cards: RateCardCache) -> None:
+    await grant_credits("alice", 100)
+    task = await start_task("alice")
+    queue = ChargeQueue(rate_cards, queues=1, batch_limit=256, queue_limit=4096)
+    await queue.charge(block_run_request(task))
+    sent: list[str] = []
+    async with get_connection("posting").acquire_connection() as connection:
+        connection._con.add_query_logger(lambda record: sent.append(record.query.split()[0]))
+
+    assert isinstance(await queue.charge(block_run_request(task)), Charge)
+
+    await asyncio.sleep(0.05)  # the logger is called later
+    assert sent == ["BEGIN", "SELECT", "WITH", "WITH", "COMMIT"]
