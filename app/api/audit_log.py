@@ -97,10 +97,11 @@ class AuditLogQueries:
 
         return await paginate(
             "auditLog",
-            f"{owner_id or ''} {actor or ''} {action or ''}",
+            0,  # it is not the list of an account
             (LONG,),
             first=first,
             after=after,
+            filters={"ownerId": owner_id, "actor": actor, "action": action},
             read=read,
             position_of=lambda record: (record.id,),
             node_of=to_audit_record,

@@ -163,6 +163,7 @@ async def load_notification_page(
         (INT32,),
         first=first,
         after=after,
+        filters={"unreadOnly": unread_only},
         read=lambda limit, position: notifications.list_notifications(
             account_id,
             before_number=before_number(position, notifications.MAX_NUMBER),

@@ -62,10 +62,11 @@ class WebhookEndpoint:
     ) -> Connection[WebhookDelivery]:
         return await paginate(
             "webhookDeliveries",
-            f"{self.id} {only_failed}",
+            self.id,
             (LONG,),
             first=first,
             after=after,
+            filters={"onlyFailed": only_failed},
             read=lambda limit, position: deliveries.list_deliveries(
                 self.id,
                 before_id=position[0] if position else MAX_DELIVERY_ID,

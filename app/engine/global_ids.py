@@ -27,7 +27,7 @@ from app.instants import InvalidInstant, parse_instant
 
 Part = int | str
 MAX_LENGTH: Final = 4096
-"""Enough for the longest cursor: of a list that is filtered by an owner and an actor, in characters of four bytes."""
+"""Enough for the longest cursor: of the tasks of an agent, with two ids in characters of four bytes."""
 _ALPHABET: Final = re.compile(r"[A-Za-z0-9_-]+")
 _INTEGERS_64_BIT: Final = range(-(2**63), 2**63)
 

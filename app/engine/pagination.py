@@ -1,13 +1,15 @@
 """Pagination by cursor: Connection, Edge and PageInfo as Relay defines them, forward only.
 
-A cursor contains the name of its list, the account id and a position. A cursor of another list or account is refused,
-and so is one whose position does not fit the types of the list (`global_ids.PartType`).
+A cursor contains the name of its list, a hash of its filters, the account id and a position. A cursor of another list,
+filter or account is refused, and so is one whose position does not fit the types of the list (`global_ids.PartType`).
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+import hashlib
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Generic, TypeVar
 
+import orjson
 import strawberry
 
 from app.engine import declare
@@ -23,10 +25,15 @@ NodeT = TypeVar("NodeT")
 
 First = Annotated[int, strawberry.argument(description=f"Number of items, 1 to {MAX_PAGE}.")]
 After = Annotated[
-    str | None, strawberry.argument(description="The endCursor of the previous page; null for the first page.")
+    str | None,
+    strawberry.argument(
+        description="The endCursor of the previous page, requested with the same filters; null for the first page."
+    ),
 ]
 
-_INVALID_CURSOR: Final = "after is not a cursor of this list: use pageInfo.endCursor of the previous page."
+_INVALID_CURSOR: Final = (
+    "after is not a cursor of this list: use pageInfo.endCursor of the previous page, with the same filters."
+)
 
 
 @declare.type(description="Position of a page in its list.", needs=Permission.INHERITED)
@@ -73,6 +80,21 @@ def decode_cursor(
     raise BadRequest(_INVALID_CURSOR)
 
 
+def filtered_list_name(list_name: str, filters: Mapping[str, object]) -> str:
+    """Return the name of a list with a hash of its filters, so that a cursor fits only the filters of its page.
+
+    Filters with the same meaning have the same hash: lists of enum values in any order, times with any offset.
+    """
+    canonical = orjson.dumps({name: _canonical(value) for name, value in filters.items()}, option=orjson.OPT_SORT_KEYS)
+    return f"{list_name}#{hashlib.sha256(canonical).hexdigest()[:16]}"
+
+
+def _canonical(value: object) -> object:
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat()
+    return sorted(set(value)) if isinstance(value, list) else value
+
+
 async def paginate(
     list_name: str,
     account_id: Part,
@@ -80,6 +102,7 @@ async def paginate(
     *,
     first: int,
     after: str | None,
+    filters: Mapping[str, object] | None = None,
     read: Callable[[int, Any], Awaitable[Sequence[Row]]],
     position_of: Callable[[Row], tuple[Part | datetime, ...]],
     node_of: Callable[[Row], Item],
@@ -88,10 +111,12 @@ async def paginate(
 
     A position in the list is a tuple of values of `position_types`. `read(limit, position)` returns at most `limit`
     rows after `position`, or from the beginning if `position` is None. It is called for one more row than the page
-    has, to find out whether there is a next page.
+    has, to find out whether there is a next page. `filters` contains the arguments that select the items of the list.
 
-    Raises: BadRequest: `first` is out of bounds, or `after` is not a cursor of this list.
+    Raises: BadRequest: `first` is out of bounds, or `after` is not a cursor of this list with these filters.
     """
+    if filters is not None:
+        list_name = filtered_list_name(list_name, filters)
     position = decode_cursor(after, list_name, account_id, position_types)
     if not 1 <= first <= MAX_PAGE:
         raise BadRequest(f"first must lie between 1 and {MAX_PAGE}; it is {first}.")

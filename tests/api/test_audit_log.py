@@ -415,7 +415,7 @@ async def test_the_longest_filters_and_ids_have_cursors(api: Api) -> None:
     cursor = (await api.data(OPERATOR, AUDIT_LOG, **filters))["auditLog"]["pageInfo"]["endCursor"]
     [edge] = (await api.data(OPERATOR, AUDIT_LOG, after=cursor, **filters))["auditLog"]["edges"]
 
-    assert len(cursor) > 2_500
+    assert len(cursor) < 100  # it contains a hash of the filters
     assert edge["node"]["actor"] == actor
 
 

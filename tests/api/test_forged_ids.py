@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from app.engine.execution import OperationFailed
 from app.engine.global_ids import decode_parts, encode_parts
+from app.engine.pagination import filtered_list_name
 from app.pricing.rate_card_cache import RateCardCache
 from tests.api.callers import SCHEMA, document_of
 from tests.api.conftest import ALICE, OPERATOR, Api
@@ -45,13 +46,13 @@ REACHED_BY = {
     "Agent": 'query($after: String) {{ agent(ownerId: "alice", agentId: "alice-agent") {{ {field} }} }}',
     "Task": "query($after: String, $task: ID!) {{ task(taskId: $task) {{ {field} }} }}",
 }
-"""For each type with lists a document that reads one of them."""
+"""For each type with lists of an account, a document that reads one of them."""
 
 
 def lists() -> Iterator[tuple[str, str, str]]:
     """Every field with a cursor, and each of its orders: the type, the name and its arguments."""
     for kind in SCHEMA.type_map.values():
-        if isinstance(kind, GraphQLObjectType):
+        if isinstance(kind, GraphQLObjectType) and kind.name in REACHED_BY:
             for name, field in kind.fields.items():
                 if "after" in field.args:
                     yield kind.name, name, "after: $after"
@@ -106,6 +107,43 @@ async def start_cursor(api: Api, alice: PopulatedAccount, listed: tuple[str, str
     return cursor
 
 
+FILTERS = {
+    "kinds": "[GRANT]", "from": '"2020-01-01T00:00:00Z"', "to": '"2090-01-01T00:00:00Z"', "spendableOnly": "true",
+    "openOnly": "false", "unreadOnly": "true", "status": "[RUNNING]", "order": "OLDEST", "ownerId": '"alice"',
+    "actor": '"operator:otto"', "action": '"grantCredits"', "onlyFailed": "true",
+}  # fmt: skip
+"""For each argument that selects the items of a list, a value that is not its default."""
+
+
+async def test_a_cursor_is_refused_with_any_other_filter(api: Api, alice: PopulatedAccount) -> None:
+    await api.data(OPERATOR, GRANT, input=GRANTED)
+    tried = set()
+    for kind, name, arguments in LISTS:
+        if arguments != "after: $after":
+            continue
+        cursor = await start_cursor(api, alice, (kind, name, arguments))
+        for other in SCHEMA.type_map[kind].fields[name].args.keys() - {"first", "after"}:  # type: ignore[attr-defined]
+            response = await read_list(api, alice, (kind, name, f"{arguments}, {other}: {FILTERS[other]}"), cursor)
+            tried.add(f"{kind}.{name}({other})")
+            [error] = response["errors"]
+            assert error["extensions"]["code"] == "BAD_USER_INPUT", (kind, name, other)
+            assert error["message"].endswith("use pageInfo.endCursor of the previous page, with the same filters.")
+        assert codes(await read_list(api, alice, (kind, name, arguments), cursor)) == set()
+    assert tried == {
+        "Account.entries(kinds)", "Account.grants(spendableOnly)", "Account.holds(openOnly)",
+        "Account.notifications(unreadOnly)", "Account.statement(from)", "Account.statement(kinds)",
+        "Account.statement(to)", "Agent.tasks(order)", "Agent.tasks(status)", "Query.auditLog(action)",
+        "Query.auditLog(actor)", "Query.auditLog(ownerId)",
+    }  # fmt: skip
+
+
+async def test_a_cursor_fits_filters_with_the_same_meaning(api: Api, alice: PopulatedAccount) -> None:
+    first = ("Account", "statement", 'after: $after, kinds: [GRANT, CHARGE], from: "2020-01-01T00:00:00Z"')
+    same = ("Account", "statement", 'after: $after, kinds: [CHARGE, GRANT, GRANT], from: "2020-01-01T01:00:00+01:00"')
+    cursor = await start_cursor(api, alice, first)
+    assert codes(await read_list(api, alice, same, cursor)) == set()
+
+
 async def test_a_forged_cursor_of_any_list_is_refused_or_reads_a_page(api: Api, alice: PopulatedAccount) -> None:
     await api.data(OPERATOR, GRANT, input=GRANTED)
     assert {name for _, name, _ in LISTS} == {
@@ -123,6 +161,16 @@ async def test_a_forged_cursor_of_any_list_is_refused_or_reads_a_page(api: Api, 
         assert codes(await read_list(api, alice, listed, genuine)) == set()
 
 
+DEFAULT_FILTERS: Mapping[str, Mapping[str, object]] = {
+    "auditLog": {"ownerId": None, "actor": None, "action": None},
+    "entries": {"kinds": None},
+    "grants": {"spendableOnly": False},
+    "holds": {"openOnly": True},
+    "notifications": {"unreadOnly": False},
+    "statement": {"kinds": None, "from": None, "to": None},
+    "tasks": {"order": "NEWEST", "status": None},
+}
+
 GRANT = "mutation($input: GrantCreditsInput!) { grantCredits(input: $input) { __typename } }"
 GRANTED = {"ownerId": "alice", "credits": 1, "reason": "for the audit log", "idempotencyKey": "k"}
 
@@ -136,10 +184,13 @@ async def test_a_cursor_with_any_position_is_refused_or_reads_a_page(
     api: Api, alice: PopulatedAccount, listed: tuple[str, str, str], position: list[Any]
 ) -> None:
     kind, name, _ = listed
+    filters = DEFAULT_FILTERS.get(name)
     lists_of = {"Account": name, "Agent": f"{name}.alice-agent", "Task": f"{name}.{alice.platform_ids['taskId']}"}
-    named = {"resumableTasks": "resumable", "skippedStarts": "skipped.alice-agent", "tasks": "tasks.NEWEST.alice-agent"}
+    named = {"resumableTasks": "resumable", "skippedStarts": "skipped.alice-agent"}
     list_name = named.get(name) or lists_of.get(kind, name)
-    account = "  " if kind == "Query" else alice.account_id
+    if filters is not None:
+        list_name = filtered_list_name(list_name, filters)
+    account = 0 if kind == "Query" else alice.account_id
     response = await read_list(api, alice, listed, forge([list_name, account, *position]))
     assert codes(response) <= {"BAD_USER_INPUT"}, response
 

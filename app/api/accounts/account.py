@@ -144,6 +144,7 @@ class Account(global_ids.Node):
             (LONG,),
             first=first,
             after=after,
+            filters={"kinds": kinds},
             read=lambda limit, position: queries.list_entries(
                 number, before_seq=before_number(position, MAX_CREDITS), limit=limit, kinds=kinds
             ),
@@ -162,6 +163,7 @@ class Account(global_ids.Node):
             (INT32,),
             first=first,
             after=after,
+            filters={"spendableOnly": spendable_only},
             read=lambda limit, position: queries.list_grants(
                 number,
                 before_number=before_number(position, MAX_NUMBER),
@@ -181,6 +183,7 @@ class Account(global_ids.Node):
             (INT32,),
             first=first,
             after=after,
+            filters={"openOnly": open_only},
             read=lambda limit, position: queries.list_holds(
                 number, before_number=before_number(position, MAX_NUMBER), limit=limit, open_only=open_only
             ),

@@ -71,6 +71,7 @@ async def load_statement_page(
         (LONG, LONG),
         first=first,
         after=after,
+        filters={"kinds": kinds, "from": from_at, "to": to_at},
         read=read,
         position_of=lambda group: (pinned_seq, group.last.seq),
         node_of=_to_line,

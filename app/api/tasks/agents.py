@@ -97,11 +97,12 @@ class Agent(global_ids.Node):
 
         account_id, agent_id = self.key
         return await paginate(
-            f"tasks.{order.value}.{agent_id}",
+            f"tasks.{agent_id}",
             account_id,
             (LONG if order is TaskOrder.HIGHEST_COST else INSTANT, KEY),
             first=first,
             after=after,
+            filters={"order": order, "status": status},
             read=read,
             position_of=lambda task: task_queries.position_of(task, order),
             node_of=lambda task: to_task(task, self.owner_id),
