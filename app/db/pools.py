@@ -61,6 +61,9 @@ LOCK_ATTEMPT_MILLISECONDS: Final = 250
 Locks of other postings are held for a shorter time. So a statement that fails has met a lock of somebody else.
 """
 
+TRANSACTION_TIMEOUT_VERSION: Final = (17,)
+"""The first version of PostgreSQL that has the setting `transaction_timeout`."""
+
 _NO_LOGIN: Final = {"host": None, "user": None, "password": None, "database": None}
 """Arguments that Tortoise expects. `database_url.connect`, which opens the connections, takes them from the URL."""
 _LOGIN: Final = frozenset({*_NO_LOGIN, "port"})
@@ -77,7 +80,8 @@ def tortoise_config(
     """Return Tortoise's configuration for the database at `url`."""
 
     async def open_pooled(_dsn: None = None, **arguments: Any) -> asyncpg.Connection:
-        return await database_url.connect(url, **{name: arguments[name] for name in arguments.keys() - _LOGIN})
+        options = {name: arguments[name] for name in arguments.keys() - _LOGIN}
+        return await _limit_transactions(await database_url.connect(url, **options), statement_seconds)
 
     parsed = database_url.parse(url)
     name = parsed.application_name or "credits"
@@ -133,6 +137,22 @@ def connection_options(
         settings["statement_timeout"] = _milliseconds(statement_seconds)
     settings["idle_in_transaction_session_timeout"] = _milliseconds(idle_seconds)
     return options | {"server_settings": settings}
+
+
+async def _limit_transactions(connection: asyncpg.Connection, statement_seconds: float | None) -> asyncpg.Connection:
+    """Let the server end transactions that take longer than two statements may, if `statement_seconds` is set.
+
+    asyncpg prepares a statement in a message of its own. If the connection is lost afterwards, PostgreSQL waits for the
+    rest of the request. Meanwhile it ignores the limits of statements and of idle transactions, and keeps the locks.
+    Before version 17 only the TCP settings limit this time.
+    """
+    if statement_seconds is not None and connection.get_server_version() >= TRANSACTION_TIMEOUT_VERSION:
+        try:
+            await connection.execute(f"SET transaction_timeout = '{_milliseconds(2 * statement_seconds)}'")
+        except BaseException:
+            connection.terminate()
+            raise
+    return connection
 
 
 def _milliseconds(seconds: float) -> str:
@@ -195,7 +215,8 @@ async def open_connection(url: str, *, name: str) -> asyncpg.Connection:
         connect_seconds=chosen.connect_seconds,
         statement_seconds=chosen.statement_seconds,
     )
-    return await database_url.connect(url, **options, statement_cache_size=0)
+    connection = await database_url.connect(url, **options, statement_cache_size=0)
+    return await _limit_transactions(connection, chosen.statement_seconds)
 
 
 def posting_pool_size(settings: Settings) -> int:

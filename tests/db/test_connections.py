@@ -13,7 +13,7 @@ import pytest
 from tortoise.connection import get_connection
 
 from app.auth.models import ServiceKey
-from app.db import connections, failures, pools
+from app.db import connections, database_url, failures, pools
 from app.db.database_url import connection_arguments
 from app.pricing.rate_card_cache import RateCardCache
 from app.settings import get_settings
@@ -238,6 +238,22 @@ async def test_the_server_ends_a_statement_that_takes_too_long_and_the_connectio
 
     assert failures.answer_to(raised.value) is failures.Answer.TIMED_OUT
     assert await pid() == before
+
+
+@pytest.mark.usefixtures("fresh_pools")
+@pytest.mark.parametrize("pool", ["default", "posting"])
+async def test_a_transaction_whose_connection_is_lost_between_two_messages_keeps_no_lock(pool: str, db: str) -> None:
+    other = await database_url.connect(db)
+    async with get_connection(pool).acquire_connection() as lost:
+        if lost.get_server_version() < pools.TRANSACTION_TIMEOUT_VERSION:
+            pytest.skip("transaction_timeout exists since PostgreSQL 17")
+        await lost.execute("BEGIN")
+        await lost.execute("LOCK TABLE account IN EXCLUSIVE MODE")
+        await lost.prepare("SELECT $1::int")  # PostgreSQL now waits for the value
+
+        async with takes_less_than(EVERY_WAIT):
+            await other.execute("BEGIN; LOCK TABLE account IN EXCLUSIVE MODE; COMMIT")
+    await other.close()
 
 
 async def test_statements_of_commands_have_no_time_limit(db: str) -> None:
