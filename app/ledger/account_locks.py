@@ -45,7 +45,7 @@ async def run_when_unlocked(account_id: int, attempt: Attempt[T], *, seconds: fl
     """
     clock = asyncio.get_running_loop().time
     deadline = clock() + seconds
-    async with _turn(account_id):
+    async with _turn(account_id, seconds if is_locked else None):
         is_locked = is_locked or account_id in _suspects
         _suspects.discard(account_id)
         while True:
@@ -94,16 +94,25 @@ async def _find_locked(account_ids: Sequence[int]) -> list[int]:
 
 
 @asynccontextmanager
-async def _turn(account_id: int) -> AsyncIterator[None]:
+async def _turn(account_id: int, seconds: float | None) -> AsyncIterator[None]:
     """Wait until no other posting of the account uses a connection.
 
-    The postings before this one have waited longer for the account, so they end before this one has to.
+    A posting that has just arrived needs no limit here: those before it have waited longer, so they end before its own
+    limit. One that comes back after it found the account locked has waited before, and so needs one.
+    Raises: AccountsLocked.
     """
     turn = _turns.setdefault(account_id, _Turn())
     turn.users += 1
     try:
-        async with turn.lock:
+        try:
+            async with asyncio.timeout(seconds):
+                await turn.lock.acquire()
+        except TimeoutError:
+            raise AccountsLocked([account_id]) from None
+        try:
             yield
+        finally:
+            turn.lock.release()
     finally:
         turn.users -= 1
         if not turn.users:

@@ -152,6 +152,30 @@ async def test_postings_of_a_locked_account_leave_connections_to_others(
     assert (await get_balance(blocked.account_id)).version == before.version
 
 
+async def test_charges_are_answered_in_time_while_other_postings_of_the_account_keep_coming(
+    charge_queue: ChargeQueue, other: asyncpg.Connection
+) -> None:
+    [blocked] = await tasks_of_owners(1)
+    owner = (await get_balance(blocked.account_id)).owner_id
+    waited: list[float] = []
+
+    async def charge() -> None:
+        begun = time.monotonic()
+        with pytest.raises(AccountsLocked):
+            await charge_queue.charge(block_run_request(blocked))
+        waited.append(time.monotonic() - begun)
+
+    async with locked(other, blocked):
+        requests: list[asyncio.Task[object]] = []
+        for _ in range(10):
+            requests += [asyncio.create_task(charge()), asyncio.create_task(start_task(owner))]
+            await asyncio.sleep(0.2)
+        await asyncio.gather(*requests, return_exceptions=True)
+
+    assert len(waited) == 10
+    assert max(waited) < LOCK_SECONDS + account_locks.WAIT_SECONDS + 1
+
+
 async def test_postings_of_many_locked_accounts_leave_connections_to_others(
     charge_queue: ChargeQueue, other: asyncpg.Connection
 ) -> None:
