@@ -1,3 +1,1 @@
 """Prepaid credits for a platform that runs AI agents. docs/architecture.md describes the packages."""
-
-__version__ = "0.1.0"

@@ -85,6 +85,13 @@ async def migrate(owner_url: str, application_url: str) -> list[str]:
     return done
 
 
+async def run_migrate() -> None:
+    """`python -m app migrate`"""
+    with owner_and_application_urls() as (owner_url, application_url):
+        done = await migrate(owner_url, application_url)
+    print("\n".join(done) or "there is nothing to do")
+
+
 @asynccontextmanager
 async def open_database(url: str, *, migrated: bool = True) -> AsyncIterator[None]:
     """Open the pools until the block ends. If `migrated` is set, migrations must not be pending.

@@ -9,11 +9,11 @@ import asyncpg
 import jwt
 import pytest
 
-from app import __version__
 from app.cli import verify
 from app.cli.error_messages import message_for
 from app.db.failures import AccountsLocked
 from app.settings import Settings
+from app.version import VERSION
 from tests.command_line import REPOSITORY, SETTINGS, run_command
 
 
@@ -118,7 +118,7 @@ def test_all_settings_that_cannot_be_parsed_are_reported_at_once(tmp_path: Path)
 
 @pytest.mark.parametrize("option", ["--version", "-V"])
 def test_the_version_is_printed(option: str) -> None:
-    assert run_command(option).stdout == f"agent-credits, version {__version__}\n"
+    assert run_command(option).stdout == f"agent-credits, version {VERSION}\n"
 
 
 def test_host_and_port_can_be_options(tmp_path: Path) -> None:

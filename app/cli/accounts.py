@@ -11,7 +11,7 @@ from app.settings import get_settings
 from app.state import configure_ledger
 
 
-async def run(
+async def grant(
     owner_id: str,
     credits: int,
     *,
