@@ -241,19 +241,23 @@ async def test_the_server_ends_a_statement_that_takes_too_long_and_the_connectio
 
 
 @pytest.mark.usefixtures("fresh_pools")
-@pytest.mark.parametrize("pool", ["default", "posting"])
-async def test_a_transaction_whose_connection_is_lost_between_two_messages_keeps_no_lock(pool: str, db: str) -> None:
-    other = await database_url.connect(db)
-    async with get_connection(pool).acquire_connection() as lost:
+async def test_a_transaction_whose_connection_is_lost_between_two_messages_keeps_no_lock(db: str) -> None:
+    lost, other = await pools.open_connection(db, name="lost"), await database_url.connect(db)
+    try:
         if lost.get_server_version() < pools.TRANSACTION_TIMEOUT_VERSION:
             pytest.skip("transaction_timeout exists since PostgreSQL 17")
-        await lost.execute("BEGIN")
-        await lost.execute("LOCK TABLE account IN EXCLUSIVE MODE")
+        await lost.execute("BEGIN; LOCK TABLE account IN EXCLUSIVE MODE")
         await lost.prepare("SELECT $1::int")  # PostgreSQL now waits for the value
 
         async with takes_less_than(EVERY_WAIT):
             await other.execute("BEGIN; LOCK TABLE account IN EXCLUSIVE MODE; COMMIT")
-    await other.close()
+
+        for pool in ("default", "posting"):
+            async with get_connection(pool).acquire_connection() as connection:
+                assert await connection.fetchval("SHOW transaction_timeout") == "400ms"
+    finally:
+        lost.terminate()
+        other.terminate()
 
 
 async def test_statements_of_commands_have_no_time_limit(db: str) -> None:
