@@ -14,8 +14,7 @@ from bench.workload import BATCH_SIZE, LIBRARY_TASKS, MANY_ACCOUNTS, Load, LoadP
 
 Contender = Literal["server", "unbatched", "interpreted", "workers", "batch", "stock", "route", "pgbench"]
 
-PAUSE_SECONDS: Final = 0.2
-"""Before each measurement."""
+PAUSE_SECONDS: Final = 0.2  # before each measurement
 
 SETTINGS: Final[Mapping[Contender, Mapping[str, str]]] = {
     "server": {},

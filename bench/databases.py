@@ -15,6 +15,7 @@ from app.ledger.grants import GrantRequest
 from app.ledger.posting import Posting
 from app.ledger.rules import balance_changes
 from app.ledger.rules.account_state import Cause, GrantSource
+from app.live.change_notifier import NOTIFIER
 from app.pricing import publishing
 from app.pricing.rate_card_cache import RateCardCache
 from app.settings import get_settings
@@ -69,6 +70,7 @@ async def open_ledger(url: str) -> AsyncIterator[str]:
         await publishing.publish_default_card()
         yield await service_keys.development_key("bench")
     finally:
+        await NOTIFIER.flush()
         await pools.disconnect()
 
 
