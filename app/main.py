@@ -46,7 +46,7 @@ CORS_ALLOWED_HEADERS: Final = ("Authorization", "Content-Type", "Last-Event-ID",
 GC_THRESHOLD: Final = 20_000
 """The number of new objects between two garbage collections: some megabytes. With Python's default (700, or 10,000
 since 3.13), collections scan the objects of requests in progress and take 6% of the CPU time of charges; now 1%."""
-CLOSE_SECONDS: Final = 3.0
+CLOSE_SECONDS: Final = 2.0
 """The time in which charges in progress are completed and connections closed when the server stops."""
 NO_PROTOCOL_LIMITS: Final = (
     "PRODUCTION without the protocol classes of `python -m app serve`: slow or large headers, pipelined requests and "

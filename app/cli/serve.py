@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from starlette.applications import Starlette
 
 STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
-STOP_SECONDS: Final = 9.0
+STOP_SECONDS: Final = 8.0
 """The time after a stop signal in which a process ends in any case. Then it exits."""
 REQUEST_STOP_SECONDS: Final = 4
 """The time that requests may take to end after a stop signal. Then they are cancelled."""

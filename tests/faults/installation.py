@@ -61,12 +61,13 @@ class Installation:
             "WORKERS": str(WORKERS),
             "REQUEST_LOG": "none",
         }
-        self._server = await asyncio.to_thread(ServerProcess, settings, log=self.directory / "log", new_session=True)
-        deadline = time.monotonic() + 30
-        async with httpx.AsyncClient(timeout=30) as client:
-            while (await client.get(f"{self.server.url}/readyz")).status_code != 200:
-                assert time.monotonic() < deadline, "the server is not ready"
-                await asyncio.sleep(0.05)
+        server = await asyncio.to_thread(ServerProcess, settings, log=self.directory / "log", new_session=True)
+        try:
+            await _until_ready(server)
+        except BaseException:
+            server.end(signal.SIGKILL)
+            raise
+        self._server = server  # clients use it from now on, as behind a load balancer
 
     async def end_server(self, number: signal.Signals) -> float:
         """Send a signal to the first process of the server. Returns: the seconds until it has ended, at most 30."""
@@ -99,6 +100,14 @@ class Installation:
 
     async def _server_streams(self) -> Streams:
         return await asyncio.open_connection("127.0.0.1", self.server_port)
+
+
+async def _until_ready(server: ServerProcess) -> None:
+    deadline = time.monotonic() + 30
+    async with httpx.AsyncClient(timeout=30) as client:
+        while (await client.get(f"{server.url}/readyz")).status_code != 200:
+            assert time.monotonic() < deadline, "the server is not ready"
+            await asyncio.sleep(0.05)
 
 
 @asynccontextmanager
