@@ -1,8 +1,8 @@
 """A GraphQL engine on Strawberry and graphql-core. It imports no domain package.
 
-`declare` declares a schema. Every field states the permission that it needs (`permissions`); otherwise `schema` does
-not build the schema. A document is parsed, checked against limits and validated once (`documents`, `limits`). Its
-operations are compiled to closures (`compiler`); graphql-core executes what cannot be compiled.
+`declare` declares a schema. Every field states the permission that it needs (`permissions`). `schema` raises an error
+if a field states none. A document is parsed, checked against limits and validated once (`documents`, `limits`). Its
+operations are compiled to closures (`compiler`); graphql-core executes operations that cannot be compiled.
 `execution.GraphQLEngine` does all this for the transports (`transports`: HTTP, server-sent events, WebSocket).
 Persisted documents are read before the first request (`persisted`).
 
@@ -14,7 +14,8 @@ Terms
 - fault: an unexpected exception. It is logged with a reference, and the client receives only the reference (`errors`).
 
 Invariants
-- The same rules apply to every transport: transports only read and write bytes.
+- Permissions, the limits of operations and the masking of errors are the same for every transport: `execution` applies
+  them.
 - The text of an unexpected exception is never sent to a client.
-- The size of everything is checked before it is parsed.
+- The size of every input is checked before the input is parsed.
 """

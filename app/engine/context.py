@@ -51,9 +51,9 @@ class RequestContext(Generic[StateT]):
         self.transport = transport
         self.client_address = client_address
         self.started_seconds = time.perf_counter()
-        """The time of `time.perf_counter`."""
+        """The value of `time.perf_counter()` when the context was created."""
         self.last_seen_version: int | None = None
-        """The version that a subscriber has seen: first that of its reconnection, then that of each item sent."""
+        """The version that the subscriber last received: given when it reconnects, then updated for each item."""
         self._request_id = request_id
         self._data_loaders: dict[object, DataLoader[Any, Any]] | None = None
 

@@ -4,8 +4,8 @@ Each field of Query, Mutation and Subscription states its permission (`query`, `
 type or interface states one permission for all its fields (`type`, `interface`), and a field may state another
 (`field`, `value`).
 
-A field class checks the permission, not a Strawberry extension. So the check is one comparison before the resolver, and
-a field that needs no check keeps Strawberry's fast path.
+The permission is checked by a field class, not by a Strawberry extension. So the check is one comparison before the
+resolver, and a field that needs no check keeps Strawberry's fast path.
 """
 
 import builtins
@@ -36,7 +36,7 @@ class GuardedField(StrawberryField):
     input_as_dict: bool
     """Whether the resolver receives input objects as dicts, as graphql-core has coerced them (see `mutation`)."""
     is_mutation: bool
-    """Whether data loaded before this field may be out of date after it."""
+    """Whether the field is a mutation. Then the data loaded before it is removed (`RequestContext.clear_loaders`)."""
     audit: AuditPolicy | None
     """The audit policy of a mutation, or None if it is not declared."""
 
@@ -73,7 +73,7 @@ class GuardedField(StrawberryField):
         return super().is_basic_field and not self.is_checked
 
     def resolve_with_dicts(self, source: Any, info: GraphQLResolveInfo[Any], **arguments: Any) -> Any:
-        """graphql-core calls this resolver if `input_as_dict` is set."""
+        """Check the permission and call the resolver. graphql-core calls this if `input_as_dict` is set."""
         if self.needs is None or self.base_resolver is None:
             raise TypeError(f"{self.python_name} has no permission or no resolver")
         check_permission(info.context.caller, self.needs)
@@ -188,8 +188,8 @@ def type(
 
     def declare(cls: builtins.type[T]) -> builtins.type[T]:
         if any(has_object_definition(base) for base in cls.__mro__[1:]) and not hasattr(cls, "__parameters__"):
-            # Strawberry accepts any type with the same interface: an error type that is not a member of the union would
-            # be sent as the first error type that is.
+            # By default Strawberry accepts any object with the same interface. An error that is not a member of the
+            # union would then be sent as the first error type of the union.
             cls.is_type_of = IsExactClass(cls)  # type: ignore[attr-defined]  # read by Strawberry
         return _with_permission(strawberry.type(cls, name=name, description=description), needs)
 
@@ -209,7 +209,7 @@ def interface(
 
 
 def _with_permission(cls: builtins.type[T], needs: Permission) -> builtins.type[T]:
-    """Set the type's permission on each field without one. Raises: TypeError: a field cannot have a permission."""
+    """Set the type's permission on each field without one. Raises: TypeError: a field is not a `GuardedField`."""
     definition = get_object_definition(cls, strict=True)
     for index, declared in enumerate(definition.fields):
         if not isinstance(declared, GuardedField):

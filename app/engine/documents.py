@@ -30,7 +30,7 @@ MAX_CACHED_LENGTH: Final = 16 * 1024
 A longer document is executed but not cached, so the cache does not exceed some tens of megabytes.
 """
 MAX_LENGTH: Final = 32 * 1024
-"""The maximum number of characters of a document. Comments and block strings make it long without many tokens."""
+"""The maximum number of characters of a document. MAX_TOKENS does not limit comments and block strings."""
 MAX_TOKENS: Final = 1_000
 MAX_ERRORS: Final = 10
 

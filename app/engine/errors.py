@@ -36,7 +36,7 @@ OPERATION_TIMED_OUT: Final = (
 
 
 LoggedTypes = set[type[BaseException]]
-"""The types of exceptions that were logged for one response. Each is logged once, however many fields or items fail."""
+"""The types of exceptions that were logged for one response. If many fields or items fail, each type is logged once."""
 
 
 class ErrorCode(StrEnum):
@@ -79,7 +79,7 @@ def mask_fault(fault: BaseException, context: RequestContext[Any], logged: Logge
 
 
 def describe_database_error(failure: BaseException, logged: LoggedTypes) -> str | None:
-    """Return the message for an item of a list that failed because of the database. None: it failed otherwise."""
+    """Return the message for a list item that the database failed. Returns None if it failed for another reason."""
     known = _database_error(failure, logged)
     return None if known is None else known[0]
 
@@ -95,7 +95,7 @@ def _is_first(fault: BaseException, logged: LoggedTypes | None) -> bool:
 
 
 def _database_error(failure: BaseException, logged: LoggedTypes) -> tuple[str, str] | None:
-    """Return the message and the code of a failure of the database, and log it. None: it is something else."""
+    """Return the message and the code of a database failure, and log it. Returns None for other exceptions."""
     answer = failures.answer_to(failure)
     if answer is None:
         return None
@@ -122,7 +122,7 @@ def _format(error: GraphQLError, context: RequestContext[Any], logged: LoggedTyp
 
 
 def _root_cause(error: GraphQLError) -> Exception:
-    """Return the exception that was raised first. graphql-core wraps it at each field that it passes."""
+    """Return the exception that the resolver raised. graphql-core may wrap it several times."""
     cause: Exception = error
     while isinstance(cause, GraphQLError) and cause.original_error is not None:
         cause = cause.original_error
@@ -132,8 +132,8 @@ def _root_cause(error: GraphQLError) -> Exception:
 def _is_caused_by_request(error: GraphQLError, cause: GraphQLError) -> bool:
     """Return whether an error of graphql-core is about the request, not about a value that a resolver returned.
 
-    Before execution (no path) it is always about the request. In a field, errors about arguments contain the argument's
-    node; errors about a returned value contain the field's node or none.
+    An error without a path was found before execution, so it is about the request. An error with a path is about the
+    request if it is about an argument: then its node is not the field's node, or its message starts with "Argument ".
     """
     if error.path is None:
         return True

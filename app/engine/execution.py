@@ -1,9 +1,9 @@
 """The engine: executes the operations of one schema for all transports.
 
-The stages of a request are: find its document (`persisted`, `documents`), count the caller against its limits
-(`limits.rate_limiter`), execute the operation (compiled, or by graphql-core), format its errors, log the request.
-Strawberry builds the schema and its resolvers. Its own pipeline is not used, because it takes nearly as long as the
-execution itself.
+The stages of a request are: find its document (`persisted`, `documents`), check the limits of the caller
+(`limits.rate_limiter`), execute the operation (compiled, or by graphql-core), format the errors, log the request.
+Strawberry builds the schema and the resolvers. Strawberry's execution of requests is not used, because its overhead is
+nearly as large as the execution itself.
 """
 
 import asyncio
@@ -204,7 +204,7 @@ class GraphQLEngine:
     def log_refusal(self, context: RequestContext[Any], error: Mapping[str, Any], reason: str | None = None) -> None:
         """Log a request that a transport has ended with this error.
 
-        `reason` says why its credential was rejected.
+        `reason` says why the credential of the request was rejected.
         """
         self._log(context, None, [error], reason)
 
@@ -225,8 +225,8 @@ class GraphQLEngine:
     def _prepare_limited(self, request: GraphQLRequest, context: RequestContext[Any]) -> PreparedOperation:
         """Return the operation, and count it against the caller's rate. Raises: OperationFailed.
 
-        A user is counted before the document is parsed. A service is counted afterwards, because unlimited mutations do
-        not count.
+        A request of a user or an anonymous caller is counted before the document is parsed. A request of a service or
+        operator is counted afterwards, because unlimited mutations are not counted.
         """
         if self._rate_limiter is None:
             return self._prepare(request, context)
@@ -244,7 +244,7 @@ class GraphQLEngine:
     async def _execute_limited(
         self, operation: PreparedOperation, request: GraphQLRequest, context: RequestContext[Any]
     ) -> Mapping[str, Any]:
-        """Execute within the limits of time and concurrency. They do not apply to a service's unlimited mutations."""
+        """Execute within the limits of time and concurrency, unless a service or operator runs unlimited mutations."""
         limiter = self._rate_limiter
         if limiter is None or (operation.info.is_unlimited and not is_user_or_anonymous(context)):
             return await self._execute(operation, request, context)

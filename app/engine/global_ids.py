@@ -4,7 +4,7 @@ An id contains the name of a node type and the parts that identify the object, s
 `node` returns null for an invalid id, for an unknown type, and for an object that the caller may not read.
 
 Ids and cursors (`pagination`) are parts encoded as JSON in base64url. They are neither secret nor signed, so anybody
-can make one up. Each kind of id and each list therefore declares the `PartType` of its parts. Decoding accepts only
+can create one. Each kind of id and each list therefore declares the `PartType` of its parts. Decoding accepts only
 values that the database can compare with its columns. The code that decodes an id must check what the caller may read.
 """
 
@@ -27,14 +27,14 @@ from app.instants import InvalidInstant, parse_instant
 
 Part = int | str
 MAX_LENGTH: Final = 4096
-"""Enough for the longest cursor: of the tasks of an agent, with two ids in characters of four bytes."""
+"""No cursor is longer. The longest has two ids of 255 characters (of the tasks of an agent), four bytes each in UTF-8."""
 _ALPHABET: Final = re.compile(r"[A-Za-z0-9_-]+")
 _INTEGERS_64_BIT: Final = range(-(2**63), 2**63)
 
 
 @dataclass(frozen=True, slots=True)
 class PartType:
-    """The type and the bounds of one part. `decode` returns the value, or None if the part is not in the bounds."""
+    """The type and the bounds of one part. `decode` returns the value, or None if the part does not fit."""
 
     name: str
     decode: Callable[[Part], Part | datetime | None]
@@ -114,9 +114,9 @@ _FETCHERS: Final[dict[str, tuple[tuple[PartType, ...], FetchNode]]] = {}
 
 
 def node_fetcher(node_type: str, *part_types: PartType) -> Callable[[FetchT], FetchT]:
-    """Register `async def fetch(context, *parts)`. It is called only with parts of `part_types`.
+    """Register `async def fetch(context, *parts)`. It is called only with parts that fit `part_types`.
 
-    It returns the node, or None if the caller may not read it or it does not exist.
+    It returns the node, or None if the node does not exist or the caller may not read it.
     """
 
     def register(fetch: FetchT) -> FetchT:
@@ -133,7 +133,7 @@ def encode_id(node_type: str, *parts: Part) -> strawberry.ID:
 
 
 def decode_id(text: str, node_type: str) -> tuple[Any, ...] | None:
-    """Return the parts of an id of this type, in the types of its fetcher, or None if the text is not one."""
+    """Return the decoded parts of an id of this node type, or None if the text is not such an id."""
     found = decode_parts(text)
     if not found or found[0] != node_type:
         return None

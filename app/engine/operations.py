@@ -1,4 +1,4 @@
-"""Values about operations: kind and name before they run, counts and a log line afterwards."""
+"""Information about operations: kind and name, counts of executions, and the entry for the request log."""
 
 import re
 import time
@@ -55,7 +55,7 @@ def logged_request(
     errors: Sequence[Mapping[str, Any]] | None,
     reason: str | None = None,
 ) -> LoggedRequest:
-    """Return a line for the request log. It contains no text that a caller can choose freely.
+    """Return the entry for the request log. It contains no text that a caller can choose freely.
 
     `info` is None if the request failed before its operation was known. `errors` are in the form in which they are
     sent; the first one is logged. `reason` says why a credential was rejected.

@@ -68,7 +68,7 @@ def decode_cursor(
 ) -> tuple[Any, ...] | None:
     """Return the position in a cursor: one value of each of `position_types`.
 
-    None for the first page.
+    Returns None for the first page.
     Raises: BadRequest: the text is not a cursor of this list and account.
     """
     if text is None:
@@ -136,5 +136,5 @@ async def paginate(
 
 
 def before_number(position: tuple[int] | None, maximum: int) -> int:
-    """Return the number in `position` as the upper bound of a descending list; `maximum` for the first page."""
+    """Return the exclusive upper bound of a page in a descending list. For the first page it is `maximum`."""
     return maximum if position is None else position[0]

@@ -1,6 +1,6 @@
-"""Scalars: ids, numbers, times in UTC, and JSON. A number is taken exactly or refused, never rounded.
+"""Scalars: ids, numbers, times in UTC, and JSON. A number that cannot be represented exactly is refused, never rounded.
 
-A parser raises GraphQLError. graphql-core adds the name of the variable or argument.
+The parsers raise GraphQLError, and graphql-core adds the name of the variable or argument.
 """
 
 import json
@@ -116,8 +116,9 @@ def _parse_float_literal(node: ValueNode) -> float:
 def use_exact_scalars() -> None:
     """Make graphql-core's ID, Int and Float refuse numbers that it would round or cannot parse.
 
-    Its ID accepts any whole float: two large ids become one. Its Int fails for a literal of more digits than Python
-    converts (4,300). graphql-core allows no other types with these names, so the functions of its types are replaced.
+    Its ID accepts any whole float, so two different large ids can become the same id. Its Int fails for a literal of
+    more digits than Python converts (4,300). A schema cannot have other types with these names, so the functions of
+    graphql-core's types are replaced.
     """
     GraphQLID.coerce_input_value = _parse_id
     GraphQLID.coerce_input_literal = _parse_id_literal
@@ -149,7 +150,7 @@ def _serialize_instant(value: object) -> str:
 
 
 def to_json(value: Mapping[str, Any] | None) -> JSON | None:
-    """Return a mapping that is JSON already, with the type of the scalar."""
+    """Return the mapping, which must be JSON already, typed as a value of the JSON scalar."""
     return None if value is None else JSON(value)
 
 

@@ -1,4 +1,4 @@
-"""Builds a schema, and checks that every field has a permission and every part has a description."""
+"""Builds a schema, and checks that every field has a permission and that every part of the schema has a description."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import Enum
@@ -70,7 +70,7 @@ def format_schema(schema: strawberry.Schema) -> str:
 def describe_enum(enum: type[E], *, description: str, values: Mapping[E, str], name: str | None = None) -> type[E]:
     """Make `enum` a GraphQL enum.
 
-    `values` contains the description of each member. Raises: TypeError: one is missing.
+    `values` contains the description of each member. Raises: TypeError: a description is missing.
     """
     if missing := [member.name for member in enum if member not in values]:
         raise TypeError(f"{enum.__name__}: no description for {', '.join(missing)}")
@@ -84,7 +84,7 @@ def describe_enum(enum: type[E], *, description: str, values: Mapping[E, str], n
 def fields_without_permission(schema: GraphQLSchema) -> list[str]:
     """Return the fields without a permission, as `Type.field`.
 
-    INHERITED does not count on the root types, because nothing was checked before them.
+    On the root types INHERITED does not count as a permission, because no permission was checked before.
     """
     roots = {schema.query_type, schema.mutation_type, schema.subscription_type}
     return [

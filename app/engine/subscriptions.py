@@ -1,7 +1,7 @@
-"""Executes the events of a subscription. Each event results in an item, as JSON.
+"""Executes the operation of a subscription for each event, and returns the results as items in JSON.
 
-Each item has its own context, so it contains no rows that an earlier item loaded. A `SharedEvent` is encoded once for
-all subscribers with the same operation (`compiler.compiled_operation`).
+Each item has its own context, so it contains no data that was loaded for an earlier item. The response to a
+`SharedEvent` is encoded once for all subscribers with the same operation (`compiler.compiled_operation`).
 """
 
 import asyncio
@@ -47,7 +47,7 @@ async def compiled_items(
     variables: Mapping[str, Any] | None,
     counts: ExecutionCounts,
 ) -> Items | Errors:
-    """Return items that the compiled operation executes. Each event is counted.
+    """Return the items of a subscription, executed by the compiled operation. `counts` counts each event.
 
     Raises: NotCompilable: no resolver has run.
     """
@@ -66,7 +66,7 @@ async def interpreted_items(
     operation_name: str | None,
     hide_suggestions: bool,
 ) -> Items | Errors:
-    """Return items that graphql-core executes."""
+    """Return the items of a subscription, executed by graphql-core."""
     executor = StrawberryGraphQLCoreExecutionContext.build(
         schema,
         document,
@@ -99,9 +99,9 @@ def format_source_error(fault: Exception, context: RequestContext[Any]) -> Error
 
 
 async def retry_until_available(read: Callable[[], Awaitable[T]]) -> T:
-    """Read for a subscription.
+    """Call `read` and return its result. If the database cannot be reached, try again every second.
 
-    If the database cannot be reached, read again, so that its restart ends no subscription.
+    So subscriptions do not end when the database is restarted.
     """
     while True:
         try:

@@ -20,8 +20,8 @@ resolves the value (`resolvers`, with arguments from `input_coercion`) and compl
 Invariants
 - A compiled operation returns the same as graphql-core's executor: data, errors, their order, paths and locations.
   Tests compare both for generated documents.
-- It starts the same resolvers in the same order and awaits in the same places, so that data loaders batch the same keys
-  and errors keep their order: a single awaitable is awaited, several are gathered.
+- It starts the same resolvers in the same order as graphql-core, so that data loaders batch the same keys. It awaits in
+  the same places, so that errors have the same order: a single awaitable is awaited, several are gathered.
 - Common cases have a fast path; rare cases call graphql-core's own functions (variables, arguments, infos, async
   iterators).
 - An operation that the compiler does not support (`NotCompilable`) is executed by graphql-core and counted by reason.

@@ -36,7 +36,7 @@ Conditions = Mapping[str, bool]
 
 
 class NotCompilable(Exception):
-    """The operation must be executed by graphql-core. The text is a short reason, which is counted."""
+    """The compiler does not support the operation. The text is a short reason, by which such operations are counted."""
 
 
 @contextmanager
@@ -54,7 +54,7 @@ def faults_as_not_compilable() -> Iterator[None]:
 def fragments_and_conditions(
     document: DocumentNode, operation: OperationDefinitionNode
 ) -> tuple[dict[str, FragmentDefinitionNode], list[str]]:
-    """Return the fragments of the document by name, and the variables in @skip and @include, in order.
+    """Return the fragments of the document by name, and the variables in @skip and @include, in the order of first use.
 
     Raises: NotCompilable.
     """
@@ -90,7 +90,7 @@ class _ConditionVisitor(Visitor):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CollectedField:
-    """A field of one object type as the document selects it."""
+    """A field that the document selects from one object type."""
 
     parent: GraphQLObjectType
     definition: GraphQLField
@@ -155,7 +155,7 @@ class FieldCollector:
         return condition is parent or (is_abstract_type(condition) and self._schema.is_sub_type(condition, parent))
 
     def _is_included(self, directives: Iterable[DirectiveNode] | None) -> bool:
-        """Return whether a selection satisfies both @skip and @include."""
+        """Return whether a selection with these directives is included in the response."""
         return all(
             self._condition(directive) is (directive.name.value == "include")
             for directive in directives or ()

@@ -1,6 +1,6 @@
 """A cache of prepared operations, by document text and operation name.
 
-Its number of operations and its size in bytes are limited. The least recently used operation is dropped first.
+The number of operations and their size in bytes are limited. The least recently used operation is dropped first.
 """
 
 from collections import OrderedDict
@@ -17,9 +17,9 @@ from app.engine.operations import OperationInfo, operation_info
 MAX_OPERATIONS: Final = 500
 MAX_BYTES: Final = 32 * 1024 * 1024
 MEASURE_EVERY: Final = 32
-"""Operations grow when objects of new types are found.
+"""After this many new operations, the sizes of all operations are computed again (0.5 ms).
 
-So after this many new operations all are measured again (0.5 ms).
+A cached operation grows, because some of its fields are compiled during execution.
 """
 
 _Key = tuple[str, str | None]
@@ -59,7 +59,7 @@ class OperationCache:
         self._max_bytes = max_bytes
         self._operations: OrderedDict[_Key, PreparedOperation] = OrderedDict()
         self._size = 0
-        """The size of all operations at the last measurement, plus that of operations added since."""
+        """The size of all operations when it was last computed, plus the sizes of operations added since."""
         self._added_since_measured = 0
 
     def __len__(self) -> int:
@@ -80,7 +80,7 @@ class OperationCache:
     def add(
         self, text: str, name: str | None, document: DocumentNode, operation: OperationDefinitionNode
     ) -> PreparedOperation:
-        """Prepare this operation and cache it. If its document is too long for the cache, it is not compiled either."""
+        """Prepare this operation and cache it. An operation of a long document is neither compiled nor cached."""
         if len(text) > MAX_CACHED_LENGTH:
             reason = "length" if self._compile_operations else None
             info = operation_info(operation, self._unlimited_mutations)
@@ -92,7 +92,7 @@ class OperationCache:
         return prepared
 
     def prepare(self, document: DocumentNode, operation: OperationDefinitionNode) -> PreparedOperation:
-        """Return this operation, compiled if possible. It is not cached."""
+        """Return this operation, compiled if possible, without caching it."""
         compiled, reason = None, None
         if self._compile_operations:
             try:

@@ -25,20 +25,20 @@ from app.engine.compiler.input_coercion import CoercedVariables, VariableCoercer
 MAX_VARIANTS: Final = 16
 """The maximum number of variants of one operation. The least recently used variant is dropped."""
 BYTES_PER_OPERATION: Final = 8 * 1024
-"""Measured with tracemalloc for the documents of this project: 2 to 10 KiB, most of it for input objects."""
+"""The size that is assumed for an operation without fields. Measured: 2 to 10 KiB, most of it for input objects."""
 BYTES_PER_FIELD: Final = 4 * 1024
-"""The size of a compiled field with its completion: 3.1 to 4.2 KiB."""
+"""The size that is assumed for a compiled field. Measured: 3.1 to 4.2 KiB."""
 
 
 class SharedEvent:
-    """A subscription event that is sent to many subscribers. It keeps encoded responses if `encoded_responses` is set.
+    """A subscription event that is sent to many subscribers.
 
-    If an operation only copies attributes of the event, its response depends only on the event. Then it is encoded once
-    for all subscribers with the same operation.
+    If an operation only copies attributes of the event, the response is the same for all its subscribers. Then the
+    response is encoded once and stored in `encoded_responses`, unless that is None.
     """
 
     encoded_responses: dict[object, bytes] | None = None
-    """The responses by variant. They are freed together with the event."""
+    """The encoded responses by variant."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ class CompiledOperation:
         return BYTES_PER_OPERATION + self._fields * BYTES_PER_FIELD
 
     def execute(self, context: Any, given: Mapping[str, Any] | None) -> ExecutionResult | Awaitable[ExecutionResult]:
-        """Return the result for variables in the form in which they were sent.
+        """Return the result. `given` are the variables as they were sent.
 
         Raises: NotCompilable: no resolver has run.
         """
@@ -100,12 +100,11 @@ class CompiledOperation:
     async def subscribe(
         self, context: Any, given: Mapping[str, Any] | None
     ) -> StartedSubscription | list[GraphQLError]:
-        """Start the subscription with variables in the form in which they were sent.
+        """Start the subscription, or return the errors if it cannot start. `given` are the variables as they were sent.
 
-        Returns the errors if it cannot start.
         Raises: NotCompilable: no resolver has run.
         """
-        if self._condition_names:  # they may decide which field is selected
+        if self._condition_names:  # @skip and @include may decide which root field is selected
             raise NotCompilable("condition")
         if self._subscribe is None:
             with faults_as_not_compilable():
@@ -131,7 +130,8 @@ class CompiledOperation:
     def encode_event(self, context: Any, subscription: StartedSubscription, event: Any) -> bytes | None:
         """Return the response to a `SharedEvent` as JSON, encoded once for all subscribers with this operation.
 
-        Returns None if the event is not shared, or if the response is more than a copy of it.
+        Returns None if the event is not shared, if the operation does more than copy its attributes, or if there are
+        errors.
         """
         variant = self._variant(subscription.variables)
         if not variant.is_copy or not isinstance(event, SharedEvent) or event.encoded_responses is None:

@@ -1,7 +1,7 @@
 """Compiles the fields of an operation, and the start of a subscription, to closures.
 
-The selections from a union or interface are compiled when the first object of a type is found. A mutation may return a
-dozen error types, and most of them never occur.
+The fields that an operation selects from a member of a union or interface are compiled when the first object of that
+type is returned. The reason: a mutation may return a dozen error types, most of which never occur.
 """
 
 from collections.abc import AsyncIterable, Awaitable, Callable
@@ -47,7 +47,7 @@ class Compiler:
     """Compiles one operation for one set of conditions."""
 
     def __init__(self, operation: Operation, conditions: Conditions, on_field: Callable[[], None]) -> None:
-        """`on_field` is called for each compiled field. Fields of unions and interfaces may be compiled later."""
+        """`on_field` is called for each compiled field, also if the field is compiled during execution."""
         self._operation = operation
         self._schema = operation.schema
         self._collector = FieldCollector(operation.schema, operation.fragments, conditions)
@@ -132,7 +132,7 @@ class Compiler:
         return completion.complete_abstract(field, abstract_type, completion_for, by_class, resolve_type)
 
     def _plain_classes(self, output_type: Any) -> frozenset[type]:
-        """Return the classes whose instances are not awaitable, for values of this type."""
+        """Return the Python classes of this type's values whose instances are known not to be awaitable."""
         if isinstance(output_type, GraphQLList):
             return frozenset({list, tuple})
         if isinstance(output_type, GraphQLObjectType):

@@ -1,7 +1,8 @@
 """Implements CompleteValue: converts a resolved value to JSON.
 
-The functions raise errors. `ValueCompletion` handles them: a nullable field or item becomes null. If the field or item
-is non-null, the located error is raised to the object or list that contains it.
+The functions raise errors. `ValueCompletion` handles them. If the field or item is nullable, it becomes null and the
+error is recorded. Otherwise the error is raised again, with its location, and the field that contains the value handles
+it in the same way.
 """
 
 from collections.abc import Awaitable, Callable, Iterable
@@ -94,7 +95,7 @@ class ValueCompletion:
         self.is_required = is_required
 
     def finish(self, execution: Execution, path: ResponsePath, value: Any) -> Any:
-        """Return JSON, or a coroutine that returns it. Raises: an error of the value that is found at once."""
+        """Return JSON, or a coroutine that returns it. Raises: any error that is found without awaiting."""
         if type(value) not in self.plain_classes and is_awaitable(value):
             return self._await_value(execution, path, value)
         completed = self.complete(execution, path, value)
@@ -198,7 +199,7 @@ def complete_abstract(
     """Return the completion of a union or interface.
 
     `completion_for` compiles the completion of an object type; it is called for the first object of the type.
-    `types_by_class` contains the types of classes for which `resolve_type` need not be called.
+    `types_by_class` contains the object types of classes whose instances are not passed to `resolve_type`.
     """
     completions: dict[type, CompleteValue] = {}
 
@@ -233,7 +234,7 @@ def complete_abstract(
 
 
 class CompleteList:
-    """Completes a nullable list: each item at its index. Items that must be awaited are awaited together."""
+    """Completes the items of a nullable list. Items that must be awaited are awaited together."""
 
     __slots__ = ("_field", "_items", "_list_type")
 
@@ -290,8 +291,8 @@ class CompleteList:
 
 
 def _remaining_awaitables(items: Iterable[Any]) -> list[Awaitable[Any]]:
-    """Return the awaitables among the items that were not reached. An iterator that has failed contains no more."""
+    """Return the awaitables among the items that are left. An iterator that has raised yields no more items."""
     found: list[Awaitable[Any]] = []
-    with suppress(Exception):  # the first error is reported
+    with suppress(Exception):  # only the error that is being raised is reported
         found.extend(item for item in items if is_awaitable(item))
     return found

@@ -31,9 +31,9 @@ The name is None for a list item. The tuple corresponds to graphql-core's Path, 
 info needs it: a tuple takes a tenth of the time.
 """
 ExecuteField = Callable[["Execution", Any, "ResponsePath | None"], Any]
-"""Executes one field of one object (the second argument, at the path of the third).
+"""Executes one field of an object, and returns JSON or a coroutine that returns it.
 
-Returns JSON, or a coroutine that returns it.
+The arguments are the execution, the object, and the path of the object.
 """
 CompleteValue = Callable[["Execution", ResponsePath, Any], Any]
 """Converts a resolved value at this path to JSON, or to a coroutine that returns it. Raises: any error in the value."""
@@ -82,9 +82,9 @@ class Execution:
         self._collected_errors().add(error, to_graphql_path(path) if path else None)
 
     def executor(self) -> Executor[Any]:
-        """graphql-core's executor for this execution, with the same list of errors.
+        """Return graphql-core's executor for this execution. It completes values that the compiler does not support.
 
-        It executes what is not compiled.
+        It adds its errors to the same list.
         """
         if self._executor is None:
             operation = self.operation
@@ -105,7 +105,7 @@ class Execution:
         return self._executor
 
     def info(self, field: CollectedField, path: ResponsePath) -> GraphQLResolveInfo[Any]:
-        """Return graphql-core's info for this field. The items of its list share the info."""
+        """Return graphql-core's info for this field. For an item of a list it has the path of the field."""
         while isinstance(path[1], int) and path[0] is not None:
             path = path[0]
         return self.executor().build_resolve_info(field.definition, field.nodes, field.parent, to_graphql_path(path))

@@ -24,7 +24,7 @@ def execute_typename(name: str) -> ExecuteField:
 def execute_attribute(completion: ValueCompletion, name: str, leaf_type: GraphQLLeafType | None) -> ExecuteField:
     """Return the execution of a field that returns an attribute.
 
-    `leaf_type` is its type without non-null, if that is a leaf type.
+    `leaf_type` is the nullable type of the field, or None if that is not a scalar or enum.
     """
     get = attrgetter(name)
     key, parent = completion.field.response_name, completion.field.parent.name

@@ -1,9 +1,9 @@
 """Coerces variables and arguments, with the same results and errors as graphql-core.
 
-Each variable definition has a fast path for what clients nearly always send: a value of the expected JSON type. If the
-fast path does not apply, graphql-core coerces all variables of the request and creates the errors. Arguments with a
-fixed value in the document are coerced once, and variables are looked up. graphql-core's `get_argument_values` coerces
-all other arguments.
+Each variable has a fast path for a value of the expected JSON type, which clients nearly always send. If the fast path
+of one variable does not apply, graphql-core coerces all variables of the request and creates the errors. Arguments with
+a fixed value in the document are coerced once, and arguments that are variables are looked up. graphql-core's
+`get_argument_values` coerces all other arguments.
 """
 
 from collections.abc import Callable, Mapping
@@ -45,7 +45,7 @@ MAX_ERRORS: Final = 50
 
 _Coerce = Callable[[Any], Any]
 _FastVariable = tuple[str, _Coerce, Any, bool]
-"""A variable's name, its coercion, its default (Undefined: none), and whether it needs a value or a default."""
+"""A variable's name, its coercion, its default (Undefined: none), and whether its type is non-null."""
 _PASSED_THROUGH: Final[Mapping[Any, type]] = {GraphQLString: str, GraphQLID: str, GraphQLBoolean: bool}
 
 
@@ -144,7 +144,7 @@ def _coerce_fast(variables: list[_FastVariable], given: Mapping[str, Any]) -> di
 def _coercion(input_type: GraphQLInputType, outer_types: frozenset[str]) -> _Coerce:
     """Return a coercion. `outer_types` are the input objects that contain this type.
 
-    A recursive input object has no fast path below itself.
+    There is no fast path for a recursive input object inside itself.
     """
     if isinstance(input_type, GraphQLNonNull):
         return _coerce_required(_coerce_present(input_type.of_type, outer_types))
@@ -230,7 +230,7 @@ def _coerce_object(input_type: GraphQLInputObjectType, outer_types: frozenset[st
                 coerced[out_name] = default
             elif is_required:
                 raise _FastPathFailed
-        if known != len(value):  # the type does not have a field of the value
+        if known != len(value):  # the value has a key that the type does not have
             raise _FastPathFailed
         return out_type(coerced)
 
@@ -246,7 +246,7 @@ _IMMUTABLE: Final = (str, int, float, bool, type(None), Enum, datetime, date, De
 
 
 class _NotConstant(Enum):
-    """Marks an argument whose value is known only during execution, or is an error."""
+    """Marks an argument whose value is invalid or known only during execution."""
 
     NOT_CONSTANT = "not constant"
 

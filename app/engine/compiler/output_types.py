@@ -1,7 +1,7 @@
 """Output types: how scalars and enums are serialized, and to which object type an instance of a Python class belongs.
 
 Strawberry finds the object type of a value by a search over all types of the schema. If its rules allow only one result
-for a class, that result is computed once. `strawberry.cast` overrides the class of one object, so Strawberry always
+for a class, that result is computed once. `strawberry.cast` sets the type of a single object, so Strawberry always
 resolves an object that was cast.
 """
 
@@ -46,7 +46,7 @@ def plain_classes(leaf_type: GraphQLLeafType) -> frozenset[type]:
 
 
 def class_identical_in_json(leaf_type: GraphQLLeafType) -> type | None:
-    """Return the class whose instances this type serializes to themselves, or None."""
+    """Return the class whose instances this type serializes unchanged, or None."""
     return _IDENTICAL_IN_JSON.get(leaf_type)
 
 
@@ -94,7 +94,7 @@ def is_cast(value: Any) -> bool:
 
 @lru_cache(maxsize=1_024)
 def classes_of_type(object_type: GraphQLObjectType) -> frozenset[type]:
-    """Return the classes for which the class alone decides that their instances belong to this type."""
+    """Return the classes whose instances always belong to this type."""
     definition = _definition(object_type)
     if definition is None:
         return frozenset()

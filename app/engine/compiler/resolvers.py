@@ -1,7 +1,7 @@
 """Implements ResolveFieldValue: reads an attribute, calls a resolver directly, or calls the resolver of graphql-core.
 
-Strawberry's own resolver creates an info, converts each argument by inspecting its type again, and wraps every call for
-extensions. A field that uses none of this is resolved directly, in Strawberry's order: convert the arguments, check the
+Strawberry's own resolver inspects the type of each argument for every call and runs every call through wrappers for
+extensions. A field without extensions is resolved directly, in Strawberry's order: convert the arguments, check the
 permission, call the method. Other fields are resolved by the function that graphql-core would call.
 """
 
@@ -40,14 +40,14 @@ class DirectResolver:
 
     resolve: ResolveValue
     is_async: bool
-    """Whether no part of the resolver may run before it is awaited."""
+    """Whether the resolver is a coroutine function, which does not run before it is awaited."""
     declaration: StrawberryField
     handlers: Handlers
     """Functions that convert exceptions to members of the field's union."""
 
 
 def attribute_name(field: CollectedField, schema: GraphQLSchema) -> str | None:
-    """Return the attribute that this field returns, or None if it does more than that."""
+    """Return the attribute that this field returns, or None if the field does more than return an attribute."""
     declaration = _supported_declaration(field)
     if declaration is None or not declaration.is_basic_field or declaration.default_resolver is not getattr:
         return None
@@ -99,7 +99,7 @@ def schema_resolver(field: CollectedField) -> ResolveValue:
 def handle_exception(
     resolver: DirectResolver, field: CollectedField, execution: Execution, path: ResponsePath, error: Exception
 ) -> Any:
-    """Return the value for which the field's handler replaces an exception, or an awaitable of it.
+    """Return the value with which the field's handler replaces an exception, or an awaitable of that value.
 
     Raises: `error`: no handler handles it.
     """
@@ -172,7 +172,7 @@ def _argument_conversion(
 
 
 def _is_passed_on(argument: StrawberryArgument, converter: Any) -> bool:
-    """Return whether Strawberry passes on the coerced value. This is tried with a value that equals nothing else."""
+    """Return whether Strawberry passes on the coerced value unchanged. This is tried with a test value."""
     probe = object()
     try:
         return convert_argument(probe, argument.type, converter.scalar_registry, converter.config) is probe
@@ -181,10 +181,7 @@ def _is_passed_on(argument: StrawberryArgument, converter: Any) -> bool:
 
 
 def _supported_declaration(field: CollectedField) -> StrawberryField | None:
-    """Return Strawberry's declaration of the field, or None if its class is unknown.
-
-    A field of an unknown class may be resolved differently.
-    """
+    """Return Strawberry's declaration of the field, or None if its class is unknown and may resolve differently."""
     declaration = field.definition.extensions.get(DEFINITION)
     return declaration if type(declaration) in _SUPPORTED_FIELDS else None
 

@@ -1,12 +1,12 @@
 """Limits on the size and shape of a document. The computation takes time linear in its length.
 
-The size of a fragment is computed once, however often it is spread. So fragments that double each other are multiplied,
-not expanded.
+The size of a fragment is computed once, and added wherever the fragment is spread. So fragments that spread other
+fragments many times cost no extra time.
 
 The cost of an operation is the sum of its fields, each of which counts 1. The subfields of a field with the argument
 `first` count once for each item of its page (a variable counts as the largest page, a missing argument as its default).
-The subfields of any other list count ten times. The lists of introspection are not multiplied; a validation rule of
-graphql-core limits them.
+The subfields of any other list count ten times. In introspection each field counts once; a validation rule of
+graphql-core limits nested lists there.
 """
 
 from collections.abc import Iterable, Mapping
@@ -51,7 +51,7 @@ hundred fields would block the process for a second.
 LIST_SIZE: Final = 10
 """The number of items that is assumed for a list without `first`."""
 _SATURATION: Final = 1_000_000
-"""Sums do not grow beyond this value. Doubling fragments would otherwise lead to numbers of thousands of digits."""
+"""Sums do not grow beyond this value. Nested fragments could otherwise lead to very large numbers."""
 _INTROSPECTION_FIELDS: Final = frozenset({"__schema", "__type"})
 
 Fragments = Mapping[str, FragmentDefinitionNode]
@@ -156,10 +156,7 @@ class SizeCalculator:
         )
 
     def _field(self, node: FieldNode, parent: Any) -> SelectionSize:
-        """Return the size of a field with its subfields.
-
-        An unknown field counts like a scalar, and validation refuses it.
-        """
+        """Return the size of a field with its subfields. An unknown field counts like a single object."""
         name = node.name.value
         is_introspection = name in _INTROSPECTION_FIELDS
         has_fields = isinstance(parent, GraphQLObjectType | GraphQLInterfaceType)
@@ -179,7 +176,7 @@ class SizeCalculator:
 
     def _fragment(self, name: str) -> SelectionSize:
         if name not in self._fragment_sizes:
-            self._fragment_sizes[name] = SelectionSize()  # ends the recursion of a cycle; validation refuses it
+            self._fragment_sizes[name] = SelectionSize()  # ends the recursion of a cycle; validation refuses cycles
             if fragment := self._fragments.get(name):
                 parent = self._schema.get_type(fragment.type_condition.name.value)
                 size = self._selection_set(fragment.selection_set, parent)
@@ -199,7 +196,7 @@ def _max_items(node: FieldNode, definition: GraphQLField, parent: Any) -> int:
                 return MAX_PAGE
         return first.default_value if isinstance(first.default_value, int) else MAX_PAGE
     is_list = isinstance(get_nullable_type(definition.type), GraphQLList)
-    is_page = parent.name.endswith("Connection")  # `first` of the outer field counts its items
+    is_page = parent.name.endswith("Connection")  # its items are counted by `first` of the field that contains it
     return LIST_SIZE if is_list and not is_page else 1
 
 

@@ -2,8 +2,8 @@
 
 The rate is a token bucket for each key. A bucket fills at a constant rate, and each operation takes one token.
 
-Each process has its own buckets, and a connection belongs to one process. So a client with one connection has its full
-rate, and a client with many has at most WORKERS times the rate. No store is shared.
+Each process has its own buckets, and a connection belongs to one process. So the limit of a client with one connection
+is its rate, and the limit of a client with many connections is at most WORKERS times its rate.
 """
 
 import ipaddress
@@ -83,7 +83,7 @@ class RateLimiter:
         self._users = TokenBuckets(settings.rate_per_user)
         self._addresses = TokenBuckets(settings.rate_per_address)
         self._services = TokenBuckets(settings.rate_per_service)
-        # Other requests of an address must not keep a new service key from being read, so reads have their own buckets.
+        # Reads of service keys have their own buckets: other requests of an address must not prevent such a read.
         self._key_reads = TokenBuckets(settings.rate_per_address)
         self._max_operations = settings.operations_per_user
         self._max_subscriptions = settings.subscriptions_per_user
@@ -110,17 +110,16 @@ class RateLimiter:
             _raise_if_positive(self._addresses.seconds_until_token(rate_limit_network(context.client_address)))
 
     def record_failure(self, context: RequestContext[Any]) -> None:
-        """Count a refused request for its client address.
+        """Count, for its client address, a request that was refused before its operation was known.
 
-        Its operation is unknown, for example because the token is wrong. Requests of an authenticated service or
-        operator do not count.
+        Requests of an authenticated service or operator do not count.
         Raises: RateLimited: the client address has used up its rate.
         """
         if is_user_or_anonymous(context) and context.client_address is not None:
             _raise_if_positive(self._addresses.take(rate_limit_network(context.client_address)))
 
     def record_key_read(self, context: RequestContext[Any]) -> None:
-        """Count the read of a service key that was not accepted recently, before it is read.
+        """Count one read of a service key that was not accepted recently. Must be called before the read.
 
         Raises: RateLimited: the client address has used up its rate of such reads.
         """
@@ -152,7 +151,7 @@ def is_user_or_anonymous(context: RequestContext[Any]) -> bool:
 def rate_limit_network(address: str) -> str:
     """Return the key under which a client address is counted.
 
-    For IPv6 it is the /64 network, which one customer has.
+    For IPv6 it is the /64 network, because providers usually assign one to each customer.
     """
     if ":" not in address:
         return address

@@ -1,8 +1,8 @@
 """Persisted documents: a client sends the SHA-256 of a document's text instead of the text.
 
-When the server starts, they are read from a directory or manifest, validated and compiled. Clients cannot register
-documents at run time. A setting lists the kinds of callers that may also send *arbitrary documents*. A text that equals
-a persisted document is always accepted.
+When the server starts, it reads the documents from a directory or manifest, validates them and compiles them. Clients
+cannot register documents at run time. The setting ARBITRARY_DOCUMENTS lists the kinds of callers that may also send
+other documents. The text of a persisted document is always accepted.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -76,7 +76,7 @@ class PersistedDocuments:
         )
 
     def _find(self, query: str, given_hash: str) -> str:
-        if query:  # after "not found" a client sends both; the text decides
+        if query:  # a client sends text and hash after "not found"; they must match
             if given_hash != document_hash(query):
                 raise DocumentNotServed(
                     format_error("The hash is not the SHA-256 of the document sent with it.", ErrorCode.BAD_REQUEST)
@@ -112,7 +112,7 @@ def _caller_kind(caller: Caller | None) -> str:
 
 
 def operations_by_name(document: DocumentNode) -> Mapping[str | None, OperationDefinitionNode]:
-    """Return the operations of a document by name. The only operation has the key None, too."""
+    """Return the operations of a document by name. If there is only one, it also has the key None."""
     found = [node for node in document.definitions if isinstance(node, OperationDefinitionNode)]
     named: dict[str | None, OperationDefinitionNode] = {node.name.value: node for node in found if node.name}
     return named | {None: found[0]} if len(found) == 1 else named

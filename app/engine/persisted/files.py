@@ -71,7 +71,7 @@ def read_documents(path: Path) -> list[PersistedDocument]:
 
 
 def format_manifest(documents: Iterable[PersistedDocument]) -> str:
-    """Return a manifest by hash, with one document on each line, ordered by hash."""
+    """Return a manifest in the first of these forms, with one document on each line, ordered by hash."""
     texts = sorted({document_hash(document.text): document.text for document in documents}.items())
     return "{\n" + ",\n".join(f"  {json.dumps(hash)}: {json.dumps(text)}" for hash, text in texts) + "\n}\n"
 
@@ -132,7 +132,7 @@ def _read_json(path: Path) -> tuple[str, object]:
         problem = _unreadable(path, error)
     except json.JSONDecodeError as error:
         problem = DocumentProblem(f"{path}:{error.lineno}", f"It is not JSON ({error.msg}). {EXPECTED_FORMAT}")
-    except (ValueError, RecursionError):  # no UTF-8, too many digits, or nested too deep
+    except (ValueError, RecursionError):  # not UTF-8, too many digits, or nested too deep
         problem = DocumentProblem(f"{path}:1", f"It is not JSON in UTF-8. {EXPECTED_FORMAT}")
     raise UnreadableDocuments(problem)
 

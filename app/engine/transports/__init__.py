@@ -1,4 +1,4 @@
 """The transports of operations and responses: HTTP, server-sent events, WebSocket.
 
-`engine.execution` executes for all.
+All of them execute operations with `engine.execution`.
 """

@@ -16,8 +16,8 @@ async def authenticate(
     """Return the caller, or None if there is no Authorization header.
 
     A token is not verified while the rate of the client address is used up. A service key that was accepted recently is
-    never refused here; another one is read only if the rate of its address allows one more read. A rejected credential
-    counts against the rate of the address.
+    never rate limited here. Any other service key is read from the database only if the rate of the address allows it.
+    A rejected credential counts against the rate of the address.
     Raises: RateLimited, RejectedCredential; Unavailable: no token can be verified at the moment.
     """
     if authorization is not None and not has_service_key(authorization):

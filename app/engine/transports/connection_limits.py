@@ -1,6 +1,7 @@
 """Limits on the open WebSocket connections of a caller and of a client address.
 
-A connection above the limit closes the oldest connection, so that a forgotten browser tab does not prevent new ones.
+If a new connection exceeds a limit, the oldest connection is closed, so that forgotten browser tabs do not prevent new
+connections.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,15 +17,15 @@ TOO_MANY_CONNECTIONS_CODE: Final = 4429
 """Common clients do not retry after this code. If they did, two tabs would close each other's connections for ever."""
 TOO_MANY_CONNECTIONS: Final = "Too many connections of this caller: the oldest was closed"
 MAX_PENDING_CONNECTIONS: Final = 1_000
-"""The maximum number of connections of one client address before connection_init.
+"""The maximum number of connections of one client address that have not been authenticated by connection_init.
 
-It is high because after a restart all users of an office reconnect at the same time.
+It is high because many users may share an address, and all of them reconnect at the same time after a restart.
 """
 TOO_MANY_PENDING: Final = "Too many connections of this address wait for connection_init: the oldest was closed"
 """Sent with code 1013, after which common clients retry."""
 
 _Closers = dict[str, dict[object, Callable[[], None]]]
-"""For each key, and each of its connections from the oldest on, the function that closes the connection."""
+"""The functions that close the connections of each key, the oldest connection first."""
 
 
 class ConnectionLimits:

@@ -1,8 +1,8 @@
 """Content negotiation: the Accept header of a request decides the media type of the response.
 
-The type is application/graphql-response+json if the client names it. It is application/json if the client accepts
-anything or sends no Accept header, as clients older than the specification expect. It is an event stream only if the
-client names it.
+The type is application/graphql-response+json if the header names it and does not prefer application/json. It is
+application/json if the header names only that or accepts any type, or if there is no header, as older clients expect.
+The type is an event stream only if the header names that.
 """
 
 from dataclasses import dataclass

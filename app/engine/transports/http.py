@@ -1,9 +1,9 @@
 """GraphQL over HTTP: POST /graphql. In development also queries by GET, and GraphiQL.
 
 Status codes follow the GraphQL over HTTP specification. A client that accepts application/graphql-response+json
-receives 400 if the operation did not run. With application/json, the status of a well-formed request is always 200. A
-client that prefers text/event-stream receives an event stream (`sse`). A client that accepts other types as well
-receives one only for a subscription.
+receives 400 if the operation did not run. A client that accepts only application/json receives 200 in this case. Both
+receive 429 if a rate limit was exceeded. A client that prefers text/event-stream to JSON receives an event stream for
+every operation (`sse`). A client that accepts both without this preference receives it only for a subscription.
 """
 
 import asyncio
@@ -36,7 +36,8 @@ CLIENT_DISCONNECTED: Final = "CLIENT_DISCONNECTED"
 UNCOUNTED_STATUSES: Final = frozenset({401, 429, 503})
 """Statuses that do not count here against the rate of the client address.
 
-Rejected credentials are counted by `authenticate`; of the others, the request was not the cause.
+401: `authenticate` has counted the rejected credential. 429: the limit was already exceeded. 503: the request was not
+the cause.
 """
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _CHARSET: Final = re.compile(rb';[ \t]*charset[ \t]*=[ \t]*"?([^";\s]*)', re.IGNORECASE)
@@ -134,7 +135,8 @@ class GraphQLOverHTTP:
             self._engine.log_refusal(context, format_error("The client disconnected.", CLIENT_DISCONNECTED))
             return
         except asyncio.CancelledError:
-            # The server has waited for the request as long as it could. An event stream has begun its response.
+            # The server is stopping and cannot wait for this request any longer. The response of an event stream has
+            # begun, so its status cannot change.
             if not STOPPING.has_begun or context.transport == "sse":
                 raise
             error = format_error(STOPPED, Unavailable.code)
@@ -274,10 +276,7 @@ def _retry_after(seconds: int) -> tuple[bytes, bytes]:
 
 
 def _headers(pairs: Iterable[tuple[bytes, bytes]]) -> Headers:
-    """Return the headers.
-
-    Repeated headers are joined with a comma, so two Authorization headers are one invalid header.
-    """
+    """Return the headers. Repeated ones are joined with a comma, so two Authorization headers become an invalid one."""
     headers: Headers = {}
     for name, value in pairs:
         headers[name] = headers[name] + b", " + value if name in headers else value

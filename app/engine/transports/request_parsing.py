@@ -14,11 +14,11 @@ MAX_SERVICE_BODY_BYTES: Final = 1024 * 1024
 MAX_URL_FIELDS: Final = 20
 MAX_VARIABLES: Final = 100
 MAX_VALUES: Final = 50_000
-"""The maximum number of values in all variables, with lists and objects: 50 for each item of 1,000 charges."""
+"""The maximum number of values in all variables, including lists and objects. 1,000 charges may have 50 values each."""
 MAX_NESTING: Final = 16
 """The maximum nesting of variables.
 
-Block settings may have 8 levels, which is 11 in the items of a list of input objects.
+Block settings may have 8 levels. Inside a list of input objects these are 11 levels.
 """
 
 _DOCUMENT_ID: Final = re.compile("(?:sha256:)?([0-9a-f]{64})", re.IGNORECASE)
@@ -43,10 +43,7 @@ class ClientDisconnected(Exception):
 
 
 def max_body_bytes(caller: Caller | None) -> int:
-    """Return the limit for this caller.
-
-    Users and anonymous callers send single operations, services batches, operators rate cards.
-    """
+    """Return the maximum size of a body from this caller. Services send batches, and operators send rate cards."""
     return MAX_USER_BODY_BYTES if caller is None or caller.kind is CallerKind.USER else MAX_SERVICE_BODY_BYTES
 
 
@@ -105,7 +102,7 @@ def parse_query_string(query_string: bytes, limit: int) -> GraphQLRequest:
 
 
 def parse_request(parameters: object) -> GraphQLRequest:
-    """Parse the parameters of GraphQL over HTTP. Others are ignored. Raises: MalformedRequest, InvalidDocumentId."""
+    """Parse the parameters of GraphQL over HTTP, and ignore others. Raises: MalformedRequest, InvalidDocumentId."""
     if not isinstance(parameters, dict):
         raise MalformedRequest('Send a JSON object: {"query": "…", "variables": {…}, "operationName": "…"}.')
     query, variables, name = parameters.get("query"), parameters.get("variables"), parameters.get("operationName")
@@ -129,7 +126,7 @@ def parse_request(parameters: object) -> GraphQLRequest:
 def _document_hash(document_id: object, persisted_query: object) -> str | None:
     """Return the SHA-256 of the document in `documentId` or Apollo's extension, in lower-case hex.
 
-    None if neither was sent.
+    Returns None if neither was sent.
     Raises: InvalidDocumentId: one is malformed, or they differ.
     """
     if document_id is None:

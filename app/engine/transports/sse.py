@@ -16,7 +16,7 @@ streams, the refusal is an item of a stream with status 200, because graphql-sse
 refusals after which a retry may succeed have another status: a rate limit (429) or a rejected token (401).
 
 A stream that ends without `complete` was interrupted: the caller's credential expired or was revoked, or the server
-stopped. Clients then reconnect with a new token. There is no `retry` line, which graphql-sse refuses.
+stopped. Clients then reconnect with a new token. No `retry` line is sent, because graphql-sse rejects it.
 """
 
 import asyncio
@@ -59,7 +59,7 @@ log = logging.getLogger(__name__)
 
 
 def parse_last_event_id(last_event_id: bytes | None) -> int | None:
-    """Return the version in a Last-Event-ID header. None if there is none, or if this server did not send it."""
+    """Return the version in a Last-Event-ID header, or None if there is no header or its value is not a version."""
     return int(last_event_id) if last_event_id is not None and _VERSION.fullmatch(last_event_id) else None
 
 
@@ -165,7 +165,7 @@ class _EventStream:
         self._has_started = False
 
     async def wait_for_first_item(self, *, accepts_json: bool) -> None:
-        """Wait briefly for the first item, so that a refusal needs no stream.
+        """Wait briefly for the first item, so that a refusal can be sent as an ordinary response.
 
         Raises: OperationFailed: the operation was refused, and the client receives an ordinary response.
         """
@@ -228,10 +228,7 @@ class _EventStream:
         return await anext(self._items, None)
 
     def _id_line(self) -> bytes:
-        """Return the `id` line with the version of the item.
-
-        It is empty if there is no version or it was sent before.
-        """
+        """Return the `id` line with the version of the item. It is empty if the version is missing or unchanged."""
         version = self._context.last_seen_version
         if version is None or version == self._last_sent_version:
             return b""

@@ -3,9 +3,9 @@
 Close codes are those of the protocol, with one exception: a rejected or expired credential closes with 4403. Common
 clients retry after 4403 with a new token, but not after 4401.
 
-Back-pressure: the next message is read after the previous one was answered, and the next item of a subscription is
-requested after the previous one was sent. This module limits messages, operations and pings on any server.
-`app.server.websocket_limits` adds limits below the level of messages.
+Back-pressure: the next message is read after the previous one was handled, and the next item of a subscription is
+requested after the previous one was sent. This module limits messages, operations and pings of the GraphQL protocol on
+any server. `app.server.websocket_limits` limits bytes and pings of the WebSocket protocol.
 """
 
 import asyncio
@@ -40,7 +40,7 @@ MAX_MESSAGE_BYTES: Final = request_parsing.MAX_USER_BODY_BYTES
 """The maximum size of a message. Larger requests must be sent by HTTP."""
 PINGS_PER_SECOND: Final = 10
 PING_BURST: Final = 100
-"""How many pings and pongs of the GraphQL protocol a client may send at once. Clients send one in several seconds."""
+"""How many pings and pongs of the GraphQL protocol a client may send at once. Common clients send few."""
 MAX_REASON_LENGTH: Final = 100
 """The maximum number of characters of a close reason. A WebSocket allows 123 bytes."""
 
@@ -80,7 +80,7 @@ class GraphQLOverWebSocket:
         """`allowed_origins` are origins whose pages may connect; "*" means any origin.
 
         `allow_same_host` also allows pages of the host that the request addresses. `init_seconds` is how long a
-        connection may wait for connection_init. `connections_per_caller` applies to users.
+        connection may wait for connection_init. `connections_per_caller` applies to users and anonymous callers.
         """
         self.engine = engine
         self.authenticator = authenticator
@@ -289,7 +289,7 @@ class _Connection:
         await self._send({"id": id, "type": "error", "payload": [error]})
 
     async def _run_operation(self, id: str, request: GraphQLRequest) -> None:
-        """Send the items of an operation, then its end. It raises nothing, so that other operations are not ended."""
+        """Send the items of an operation, then its end. Handles all exceptions, so that other operations continue."""
         context = self._context()
         try:
             last_message: dict[str, Any] = {"id": id, "type": "complete"}
