@@ -27,7 +27,7 @@ from app.instants import InvalidInstant, parse_instant
 
 Part = int | str
 MAX_LENGTH: Final = 4096
-"""No cursor is longer. The longest has two ids of 255 characters (of the tasks of an agent), four bytes each in UTF-8."""
+"""No cursor is longer. The longest is of the tasks of an agent: two ids of 255 characters, each up to four bytes."""
 _ALPHABET: Final = re.compile(r"[A-Za-z0-9_-]+")
 _INTEGERS_64_BIT: Final = range(-(2**63), 2**63)
 
