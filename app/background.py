@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import asynccontextmanager
 from typing import Final
 
+from app import metrics
 from app.api.context import AppState
 from app.bounded_waits import abandon
 from app.db import failures
@@ -90,7 +91,9 @@ async def apply_due_changes() -> None:
     """
     sweep = DueChangesSweep()
     while True:
-        if await sweep.apply_all() == 0:
+        count = await sweep.apply_all()
+        metrics.mark_sweep("due changes")
+        if count == 0:
             await asyncio.sleep(DUE_CHANGES_SECONDS)
 
 
@@ -98,7 +101,9 @@ async def notify_of_expiring_grants(days: Sequence[int]) -> None:
     """For each number N in `days`, notify the owners of grants that expire within N days."""
     notifications = ExpiryNotifications(days)
     while True:
-        if await notifications.notify() == 0:
+        count = await notifications.notify()
+        metrics.mark_sweep("expiry notifications")
+        if count == 0:
             await asyncio.sleep(EXPIRY_NOTIFICATION_SECONDS)
 
 
@@ -114,5 +119,7 @@ async def send_webhooks(state: AppState) -> None:
 async def reconcile_refunds(provider: PaymentProvider) -> None:
     """Query the provider for the outcome of refunds whose outcome is not known."""
     while True:
-        if await requests.reconcile_refunds(provider) == 0:
+        count = await requests.reconcile_refunds(provider)
+        metrics.mark_sweep("refund reconciliation")
+        if count == 0:
             await asyncio.sleep(REFUND_RECONCILIATION_SECONDS)

@@ -15,7 +15,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app import webhooks
+from app import tracing, webhooks
 from app.api.schema import UNLIMITED_MUTATIONS, build_schema
 from app.auth.authenticator import build_authenticator
 from app.background import background_loops, run_in_background
@@ -35,6 +35,7 @@ from app.server import host_allowlist
 from app.server.body_deadline import call_with_body_deadline
 from app.server.exposure import Exposure
 from app.server.health import Readiness, healthz
+from app.server.metrics_endpoint import MetricsEndpoint
 from app.server.request_log import RequestLog
 from app.server.security_headers import with_security_headers
 from app.settings import Settings, get_settings, log_format, reveal
@@ -75,6 +76,8 @@ def create_app(settings: Settings | None = None, *, has_protocol_limits: bool = 
     if database_url is None:
         raise Misconfigured("DATABASE_URL is not set: `python -m app serve` starts a database if there is none.")
     documents = load_persisted_documents(settings.known_documents, arbitrary_documents=exposure.arbitrary_documents)
+    if settings.traces == "otlp":
+        tracing.start()
     request_log = RequestLog(log_format(settings), settings.request_log)
     engine = GraphQLEngine(
         build_schema()._schema,
@@ -152,6 +155,7 @@ def create_app(settings: Settings | None = None, *, has_protocol_limits: bool = 
             Route(GRAPHQL_PATH, graphql),
             Route("/healthz", healthz),
             Route("/readyz", readiness.readyz),
+            *_metrics_routes(settings),
             *webhooks.payment_routes(state.payment_provider, seller=settings.receipt_seller),
         ],
         # Credentials are sent in a header, never in a cookie. So the browser never adds them by itself, and an allowed
@@ -169,6 +173,13 @@ def create_app(settings: Settings | None = None, *, has_protocol_limits: bool = 
         else [],
         lifespan=lifespan,
     )
+
+
+def _metrics_routes(settings: Settings) -> list[Route]:
+    token = settings.metrics_token
+    if token is None and settings.environment == "production":
+        return []
+    return [Route("/metrics", MetricsEndpoint(None if token is None else token.get_secret_value()).respond)]
 
 
 class Application(Starlette):

@@ -204,6 +204,10 @@ class Settings(BaseSettings):
     """json: one redacted object per line. If unset, json in production and text in development."""
     request_log: Literal["all", "without-charges", "none"] = "all"
     """Operations that are logged. Refused and failed operations are always logged."""
+    metrics_token: SecretStr | None = None
+    """Bearer token for GET /metrics. If unset, the metrics are off in production, and open in development."""
+    traces: Literal["off", "otlp"] = "off"
+    """otlp: send OpenTelemetry traces to the collector that OTEL_EXPORTER_OTLP_ENDPOINT names."""
     read_connections: Annotated[int, Field(ge=1, le=100)] = 5
     """Database connections for reads, per process."""
     sweep_seconds: Annotated[float, Field(gt=0, le=5)] = 5.0

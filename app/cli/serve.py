@@ -12,6 +12,7 @@ import shlex
 import signal
 import socket
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ import uvicorn
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
+from app import metrics
 from app.auth.development_keys import issues_development_tokens
 from app.cli import token
 from app.cli.connection import embedded_server, migrate, open_database, override_settings
@@ -136,9 +138,11 @@ def _serve(listener: socket.socket, tokens: dict[token.Kind, str]) -> int:
         _print_address(tokens)
         server.run(sockets=[listener])
         return 0
-    supervisor = _Supervisor(config, sockets=[listener])  # installs its own signal handlers
-    _print_address(tokens)
-    supervisor.run()
+    with tempfile.TemporaryDirectory(prefix="credits-metrics-") as directory:
+        os.environ[metrics.DIRECTORY] = directory  # the workers inherit it
+        supervisor = _Supervisor(config, sockets=[listener])  # installs its own signal handlers
+        _print_address(tokens)
+        supervisor.run()
     return STARTUP_FAILURE if any(worker.exitcode == STARTUP_FAILURE for worker in supervisor.processes) else 0
 
 

@@ -37,6 +37,12 @@ WHERE e.mac IS DISTINCT FROM saved.mac
 ORDER BY saved.account_id
 """
 
+_RECORD: Final = """
+    INSERT INTO verification (finished_at, is_intact, accounts, entries, violations)
+    VALUES (clock_timestamp(), $1, $2, $3, $4) RETURNING 1
+"""
+"""The metrics report the newest verification of the whole ledger."""
+
 
 def run(owner_id: str | None, heads_file: Path | None) -> int:
     """Print violations and a summary.
@@ -63,11 +69,13 @@ async def _verify_and_print(owner_id: str | None, saved: list[AccountHead]) -> l
                 await _check_owner(owner_id)
             missing = await _missing_heads(saved)
             report, heads = await _verify(owner_id)
+            violations = len(missing) + len(report.violations) + report.unlisted
+            if owner_id is None:
+                await pools.fetch(_RECORD, violations == 0, report.accounts, report.entries, violations)
     for line in (*missing, *report.violations):
         print(line)
     if report.unlisted:
         print(f"… and {report.unlisted:,} more")
-    violations = len(missing) + len(report.violations) + report.unlisted
     verdict = counted(violations, "violation") if violations else "the ledger is intact"
     if report.missing_keys:
         unverified = counted(report.missing_keys.total(), "entry", "entries")

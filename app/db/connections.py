@@ -24,6 +24,7 @@ from weakref import WeakSet
 import asyncpg
 from tortoise.backends.asyncpg.client import AsyncpgDBClient
 
+from app import metrics, tracing
 from app.db import failures
 
 KEEPALIVE_IDLE_SECONDS: Final = 5
@@ -65,15 +66,17 @@ class Connection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg has no an
 
     async def execute(self, query: str, *args: Any, **options: Any) -> str:
         try:
-            status: str = await super().execute(query, *args, **options)
+            with tracing.statement_span(query) if tracing.is_on() else tracing.NO_SPAN:
+                status: str = await super().execute(query, *args, **options)
         except Exception as failure:
             self._close_if_useless(failure)
             raise
         return status
 
-    async def _execute(self, *arguments: Any, **options: Any) -> Any:
+    async def _execute(self, query: str, *arguments: Any, **options: Any) -> Any:
         try:
-            return await super()._execute(*arguments, **options)
+            with tracing.statement_span(query) if tracing.is_on() else tracing.NO_SPAN:
+                return await super()._execute(query, *arguments, **options)
         except Exception as failure:
             self._close_if_useless(failure)
             raise
@@ -113,16 +116,24 @@ class Pool(asyncpg.Pool):  # type: ignore[misc]  # asyncpg has no annotations
         }
         super().__init__(**(defaults | options))
         self._acquire_seconds = acquire_seconds
+        label = "posting" if options["server_settings"]["application_name"].endswith("-posting") else "default"
+        self._used = metrics.POOL_CONNECTIONS.labels(label)
+        self._waits = metrics.POOL_WAIT.labels(label)
         _pools.add(self)
 
     async def _acquire(self, timeout: float | None) -> Any:  # noqa: ASYNC109  asyncpg's signature
         seconds = self._acquire_seconds if timeout is None else timeout
+        started = time.perf_counter()
         try:
-            return await super()._acquire(seconds)
+            connection = await super()._acquire(seconds)
         except TimeoutError:
             raise failures.NoConnection(f"no database connection within {seconds:g} s") from None
+        self._waits.observe(time.perf_counter() - started)
+        self._used.inc()
+        return connection
 
     async def release(self, connection: Any, **options: Any) -> None:
+        self._used.dec()
         aborted = connection._con
         if aborted is not None and aborted._protocol is not None and aborted._protocol._is_cancelling():
             aborted.terminate()  # its caller was cancelled; this also returns its place to the pool

@@ -82,6 +82,10 @@ class GroupCommit(Generic[Item, Result]):
         ]
         self._queue_limit = queue_limit
 
+    def waiting(self) -> int:
+        """Return how many items wait in all queues for their next batch."""
+        return sum(len(queue.line(-1)) for queue in self._queues)
+
     async def submit(self, key: int, item: Item) -> Result:
         """Return the result of the item.
 

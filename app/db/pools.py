@@ -38,6 +38,7 @@ MODELS: Final = [
     "app.auth.models",
     "app.audit_log.models",
     "app.outgoing_webhooks.models",
+    "app.verify.models",
 ]
 
 POSTING_PLANNER: Final = {

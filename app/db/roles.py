@@ -16,6 +16,7 @@ from app.errors import Misconfigured
 
 INSERT_ONLY_TABLES: Final = (
     "audit_record", "entry", "ledger_key", "operation", "owner", "provider_payment", "rate_card", "task_account",
+    "verification",
 )  # fmt: skip
 """Tables whose rows are never changed."""
 READ_ONLY_TABLES: Final = ("tortoise_migrations",)

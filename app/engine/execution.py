@@ -7,6 +7,7 @@ nearly as large as the execution itself.
 """
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, aclosing, contextmanager
 from typing import Any, Final, NamedTuple
@@ -21,6 +22,7 @@ from graphql import (
 from graphql.pyutils import AwaitableOrValue
 from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
 
+from app import metrics, tracing
 from app.engine import subscriptions
 from app.engine.compiler.analysis import NotCompilable
 from app.engine.compiler.cache import OperationCache, PreparedOperation
@@ -28,7 +30,7 @@ from app.engine.context import RequestContext
 from app.engine.documents import DocumentCache, InvalidDocument, select_operation
 from app.engine.errors import OPERATION_TIMED_OUT, ErrorCode, format_error, format_errors
 from app.engine.limits.rate_limiter import RateLimiter, is_user_or_anonymous
-from app.engine.operations import ExecutionCounts, logged_request
+from app.engine.operations import UNKNOWN_OPERATION, ExecutionCounts, logged_request, outcome_of
 from app.engine.persisted.documents import (
     DocumentNotServed,
     PersistedDocuments,
@@ -38,6 +40,7 @@ from app.engine.persisted.documents import (
 )
 from app.errors import RateLimited
 from app.server.request_log import RequestLog
+from app.tracing import NO_SPAN
 
 SUBSCRIPTION_TRANSPORTS: Final = (
     "Subscriptions are served over WebSocket (graphql-transport-ws), or as an event stream (Accept: text/event-stream)."
@@ -215,12 +218,18 @@ class GraphQLEngine:
         errors: Errors | None,
         reason: str | None = None,
     ) -> None:
+        info = operation.info if operation is not None else UNKNOWN_OPERATION
+        outcome = outcome_of(errors)
+        metrics.record_request(
+            context.transport,
+            info.field,
+            outcome,
+            time.perf_counter() - context.started_seconds,
+            is_subscription=info.kind == "subscription",
+        )
         log = self._request_log
-        if log is None:
-            return
-        info = operation.info if operation is not None else None
-        if errors or info is None or log.is_logged(charges=info.is_unlimited):
-            log.add(logged_request(context, info, errors, reason))
+        if log is not None and (errors or operation is None or log.is_logged(charges=info.is_unlimited)):
+            log.add(logged_request(context, info, errors, outcome=outcome, reason=reason))
 
     def _prepare_limited(self, request: GraphQLRequest, context: RequestContext[Any]) -> PreparedOperation:
         """Return the operation, and count it against the caller's rate. Raises: OperationFailed.
@@ -268,6 +277,7 @@ class GraphQLEngine:
                     stack.enter_context(self._rate_limiter.open_subscription(context))
             except RateLimited as refusal:
                 raise _rate_limit_failure(refusal) from None
+            stack.enter_context(metrics.open_subscription())
             yield
 
     def _prepare(self, request: GraphQLRequest, context: RequestContext[Any]) -> PreparedOperation:
@@ -301,9 +311,10 @@ class GraphQLEngine:
     async def _execute(
         self, operation: PreparedOperation, request: GraphQLRequest, context: RequestContext[Any]
     ) -> Mapping[str, Any]:
-        result = self._start(operation, request, context)
-        if not isinstance(result, ExecutionResult):
-            result = await result
+        with tracing.span(f"{operation.info.kind} {operation.info.field}") if tracing.is_on() else NO_SPAN:
+            result = self._start(operation, request, context)
+            if not isinstance(result, ExecutionResult):
+                result = await result
         if result.data is None and result.errors and all(error.path is None for error in result.errors):
             raise OperationFailed(*format_errors(result.errors, context))  # invalid variables: no resolver ran
         return subscriptions.response_payload(result, context)

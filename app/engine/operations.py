@@ -21,6 +21,8 @@ _REFERENCE: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 class OperationInfo:
     kind: str
     """One of query, mutation and subscription."""
+    field: str
+    """Its first field, or `fragment`."""
     name: str
     """The operation's name, or that of its first field. It has at most 64 letters, digits and underscores."""
     is_unlimited: bool
@@ -36,7 +38,7 @@ class ExecutionCounts:
     """The number of operations that graphql-core executed instead, by reason."""
 
 
-_UNKNOWN_OPERATION: Final = OperationInfo(kind="request", name="-", is_unlimited=False)
+UNKNOWN_OPERATION: Final = OperationInfo(kind="request", field="-", name="-", is_unlimited=False)
 
 
 def operation_info(operation: OperationDefinitionNode, unlimited_mutations: frozenset[str]) -> OperationInfo:
@@ -44,28 +46,32 @@ def operation_info(operation: OperationDefinitionNode, unlimited_mutations: froz
     first_field = next((name for name in fields if name is not None), "fragment")
     return OperationInfo(
         kind=operation.operation.value,
+        field=first_field,
         name=(operation.name.value if operation.name is not None else first_field)[:MAX_NAME],
         is_unlimited=operation.operation is OperationType.MUTATION and unlimited_mutations.issuperset(fields),
     )
 
 
+def outcome_of(errors: Sequence[Mapping[str, Any]] | None) -> str:
+    """Return `ok`, or the code of the first error. `errors` are in the form in which they are sent."""
+    if not errors:
+        return "ok"
+    return _matching(_CODE, (errors[0].get("extensions") or {}).get("code")) or "INTERNAL"
+
+
 def logged_request(
     context: RequestContext[Any],
-    info: OperationInfo | None,
+    operation: OperationInfo,
     errors: Sequence[Mapping[str, Any]] | None,
+    *,
+    outcome: str,
     reason: str | None = None,
 ) -> LoggedRequest:
     """Return the entry for the request log. It contains no text that a caller can choose freely.
 
-    `info` is None if the request failed before its operation was known. `errors` are in the form in which they are
-    sent; the first one is logged. `reason` says why a credential was rejected.
+    `reason` says why a credential was rejected.
     """
-    operation = info or _UNKNOWN_OPERATION
-    outcome, reference = "ok", None
-    if errors:
-        extensions = errors[0].get("extensions") or {}
-        outcome = _matching(_CODE, extensions.get("code")) or "INTERNAL"
-        reference = _matching(_REFERENCE, extensions.get("reference"))
+    reference = _matching(_REFERENCE, (errors[0].get("extensions") or {}).get("reference")) if errors else None
     return LoggedRequest(
         transport=context.transport,
         caller=context.caller.kind if context.caller is not None else "anonymous",

@@ -15,12 +15,14 @@ rows to the write.
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
 from typing import Any, Final, TypeVar, cast
 
+from app import metrics
 from app.audit_log import records
 from app.audit_log.records import AuditContext, AuditState
 from app.db import failures, pools
@@ -247,6 +249,8 @@ async def post(
                 result = await decide(posting)
             _collect(posting, announcements)
             await posting.write.execute(connection)
+        for kind, credits in announcements.entries:
+            metrics.record_entry(kind, credits)
         NOTIFIER.announce_versions(announcements.versions)
         NOTIFIER.announce_signals(announcements.signals)
         return not has_more, result
@@ -281,7 +285,11 @@ async def apply_due_changes(account_ids: Iterable[int]) -> None:
 async def _open(
     connection: Connection, ids: list[int], reads: Sequence[ExtraRead], hold_reads: Sequence[HoldRead]
 ) -> Posting:
-    _, locked = await connection.execute_query(_LOCK, [ids])
+    started = time.perf_counter()
+    try:
+        _, locked = await connection.execute_query(_LOCK, [ids])
+    finally:
+        metrics.LOCK_WAIT.observe(time.perf_counter() - started)
     with_holds = [record["id"] for record in locked if record["open_holds"]]
     named = [read for read in hold_reads if with_holds or not read.only_open]
     values: list[Any] = [ids, *([with_holds] if with_holds else [])]
@@ -349,10 +357,12 @@ def _with_budgets(seed: str) -> str:
 
 @dataclass(slots=True)
 class _Announcements:
-    """What is announced to subscribers after the commit: new versions, and signals (account id, version, kind)."""
+    """What is announced after the commit: new versions, signals (account id, version, kind), and for the metrics the
+    kind and credits of each entry."""
 
     versions: dict[int, int] = field(default_factory=dict)
     signals: list[tuple[int, int, str]] = field(default_factory=list)
+    entries: list[tuple[str, int]] = field(default_factory=list)
 
 
 def _collect(posting: Posting, announcements: _Announcements) -> None:
@@ -368,6 +378,7 @@ def _collect(posting: Posting, announcements: _Announcements) -> None:
         )
         if rows.add_account_writes(account, posting.write):
             changed.add(account_id)
+        announcements.entries += [(entry.kind, entry.credits) for entry in account.new_entries]
         if account.events:
             account_events.add_event_writes(account, posting.write)
         if notifications.is_emptied(account) or notifications.is_replenished(account):

@@ -19,6 +19,7 @@ from typing import Final
 
 import asyncpg
 
+from app import metrics
 from app.bounded_waits import SHARED_READ_SECONDS, wait_at_most
 from app.db import failures, pools
 
@@ -222,6 +223,7 @@ class ChangeFeed:
                     self._versions[account_id] = version
                     self._mark_changed(account_id)
         self.swept_at = time.monotonic()
+        metrics.mark_sweep("version sweep")
 
     def _mark_changed(self, topic: Topic) -> None:
         self._changed.add(topic)
@@ -240,9 +242,11 @@ class ChangeFeed:
             try:
                 async with self._listening(url) as connection:
                     self.wake_all()
+                    metrics.FEED_CONNECTED.set(1)
                     await _wait_until_lost(connection)
             except _LISTEN_FAILURES as failure:
                 log.warning("the LISTEN connection was lost; the sweep continues: %s", failure)
+            metrics.FEED_CONNECTED.set(0)
             await asyncio.sleep(_RECONNECT_SECONDS)
 
     @asynccontextmanager

@@ -12,11 +12,13 @@ that it has not received yet is replaced by a newer one, so ten changes during a
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
+from app import metrics
 from app.db import failures
 from app.live.change_feed import ChangeFeed
 
@@ -79,7 +81,8 @@ class LatestStates(Generic[State]):
         self._feed = feed
         self._read = read
         self._subscriptions: dict[int, set[StateSubscription[State]]] = {}
-        self._changed: dict[int, None] = {}
+        self._changed: dict[int, float | None] = {}
+        """The accounts to read, and when the first notification of a change arrived, by time.monotonic."""
         self._reading: asyncio.Task[None] | None = None
         self._slow_reads: set[asyncio.Task[None]] = set()
 
@@ -87,7 +90,7 @@ class LatestStates(Generic[State]):
     def subscribe(self, account_id: int) -> Iterator[StateSubscription[State]]:
         """Subscribe to an account until the block ends."""
         subscription = StateSubscription[State]()
-        with self._feed.subscribe_callback(account_id, lambda: self._mark_changed(account_id)):
+        with self._feed.subscribe_callback(account_id, lambda: self._mark_changed(account_id, time.monotonic())):
             self._subscriptions.setdefault(account_id, set()).add(subscription)
             self._mark_changed(account_id)
             try:
@@ -98,8 +101,8 @@ class LatestStates(Generic[State]):
                 if not subscriptions:
                     del self._subscriptions[account_id]
 
-    def _mark_changed(self, account_id: int) -> None:
-        self._changed[account_id] = None
+    def _mark_changed(self, account_id: int, notified_at: float | None = None) -> None:
+        self._changed[account_id] = self._changed.get(account_id) or notified_at
         if self._reading is None or self._reading.done():
             self._reading = asyncio.create_task(self._read_changed(), name="latest states")
 
@@ -112,12 +115,14 @@ class LatestStates(Generic[State]):
             accounts = list(self._changed)[:READ_BATCH_LIMIT]
             # Subscribers that are added during this read receive the next one.
             subscriptions = {account_id: list(self._subscriptions.get(account_id, ())) for account_id in accounts}
-            for account_id in accounts:
-                del self._changed[account_id]
-            await self._read_batch(accounts, subscriptions)
+            notified = [at for account_id in accounts if (at := self._changed.pop(account_id)) is not None]
+            await self._read_batch(accounts, subscriptions, notified)
 
     async def _read_batch(
-        self, accounts: list[int], subscriptions: Mapping[int, list[StateSubscription[State]]]
+        self,
+        accounts: list[int],
+        subscriptions: Mapping[int, list[StateSubscription[State]]],
+        notified: Sequence[float],
     ) -> None:
         """Read and publish states. A read that is slow or hangs does not delay the accounts that change meanwhile."""
         while len(self._slow_reads) >= MAX_SLOW_READS:
@@ -125,6 +130,7 @@ class LatestStates(Generic[State]):
         read = asyncio.create_task(self._publish(accounts, subscriptions), name="latest states: batch")
         self._slow_reads.add(read)
         read.add_done_callback(self._slow_reads.discard)
+        read.add_done_callback(lambda _: metrics.record_pushes(notified))
         await asyncio.wait([read], timeout=SLOW_SECONDS)
 
     async def _publish(self, accounts: list[int], subscriptions: Mapping[int, list[StateSubscription[State]]]) -> None:

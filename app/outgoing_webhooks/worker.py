@@ -9,6 +9,7 @@ import time
 from functools import partial
 from typing import Final
 
+from app import metrics
 from app.db import failures
 from app.outgoing_webhooks import deliveries
 from app.outgoing_webhooks.deliveries import ClaimedDelivery, DueEndpoint
@@ -41,6 +42,7 @@ class WebhookWorker:
                         task = self._tasks[endpoint.id] = group.create_task(self._deliver(endpoint))
                         task.add_done_callback(partial(self._forget, endpoint.id))
                 await self._prune()
+                metrics.mark_sweep("outgoing webhooks")
                 await asyncio.sleep(POLL_SECONDS)
 
     def _forget(self, endpoint_id: str, _: asyncio.Task[None]) -> None:

@@ -13,6 +13,7 @@ import time
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
+from app import metrics
 from app.bounded_waits import wait_at_most
 from app.db import failures, pools
 from app.db.group_commit import BatchedReads
@@ -166,6 +167,7 @@ class RateCardCache:
                     log.exception("Cannot read the rate cards; retrying every %g s.", RETRY_SECONDS)
                 failing = True
             else:
+                metrics.mark_sweep("rate card refresh")
                 if failing:
                     log.warning("The rate cards can be read again.")
                 failing = False

@@ -2,8 +2,8 @@
 
 An attacker's page can let its own host name resolve to the address of this server. The browser then treats the server
 as the same origin. Such requests carry the attacker's name in the Host header, so hosts that are not in the list are
-refused: with 400, or with close code 4403 on a WebSocket. Health probes are exempt, because orchestrators send them to
-an IP address.
+refused: with 400, or with close code 4403 on a WebSocket. Health probes and the collection of metrics are exempt,
+because they are sent to an IP address.
 """
 
 from collections.abc import Collection
@@ -13,7 +13,7 @@ from starlette.types import Scope, Send
 
 from app.server.responses import send_error
 
-PROBE_PATHS: Final = frozenset({"/healthz", "/readyz"})
+PROBE_PATHS: Final = frozenset({"/healthz", "/readyz", "/metrics"})
 HOST_NOT_ALLOWED: Final = "The Host header of the request is not in ALLOWED_HOSTS."
 
 

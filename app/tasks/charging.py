@@ -10,10 +10,14 @@ apply to the items after it. A refused item has no effect on the others.
 import asyncio
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Any, Final
 
+from opentelemetry.trace import SpanContext
+
+from app import metrics, tracing
 from app.db import failures
 from app.db.group_commit import LOOP_TURNS, BatchedReads, GroupCommit
 from app.errors import (
@@ -44,6 +48,7 @@ from app.tasks.rules import (
     check_not_stopped,
 )
 from app.tasks.stop_and_resume import find_tasks_to_stop, stop_task
+from app.tracing import NO_SPAN
 
 HANG_SECONDS: Final = 8.0
 """A batch that takes longer hangs. Each of its statements has a time limit, and so has its wait for locks."""
@@ -83,6 +88,8 @@ class ChargeQueue:
         self._rate_cards = rate_cards
         self._begun: dict[object, float] = {}
         """The time at which each batch that is being executed began, by the monotonic clock."""
+        self._spans: dict[int, SpanContext | None] = {}
+        """The span of each request that waits, by the id of the object, if tracing is on."""
         self._charges: GroupCommit[tuple[int, ChargeRequest], ChargeResult] = GroupCommit(
             self._post,
             call_locked=self._post_locked,
@@ -108,8 +115,12 @@ class ChargeQueue:
         async with asyncio.timeout(CHARGE_SECONDS):
             account_id = task_accounts.cached_account(request.task_id) or await self._accounts.get(request.task_id)
             if account_id is None:
-                return TaskNotFound(task_id=request.task_id)
-            return await self._charges.submit(account_id, (account_id, request))
+                result: ChargeResult = TaskNotFound(task_id=request.task_id)
+            else:
+                with self._traced([request]) if tracing.is_on() else NO_SPAN:
+                    result = await self._charges.submit(account_id, (account_id, request))
+        metrics.record_charge(_outcome(result))
+        return result
 
     async def charge_batch(self, requests: Sequence[ChargeRequest]) -> list[ChargeResult | BaseException]:
         """Return the result of each block run, in order. If an item causes a fault, its result is the exception.
@@ -124,15 +135,19 @@ class ChargeQueue:
                 for request in requests
                 if (account_id := accounts.get(request.task_id)) is not None
             ]
-            charged = await self._charges.submit_all(known)
+            with self._traced(requests) if tracing.is_on() else NO_SPAN:
+                charged = await self._charges.submit_all(known)
         unreachable = [one for one in charged if isinstance(one, BaseException) and failures.is_database_failure(one)]
         if unreachable and len(unreachable) == len(charged):
             raise unreachable[0]
-        results = iter(charged)
-        return [
-            next(results) if request.task_id in accounts else TaskNotFound(task_id=request.task_id)
+        known_results = iter(charged)
+        results = [
+            next(known_results) if request.task_id in accounts else TaskNotFound(task_id=request.task_id)
             for request in requests
         ]
+        for result in results:
+            metrics.record_charge(_outcome(result))
+        return results
 
     def find_problem(self) -> str | None:
         """Return the problem if charges of a lane hang."""
@@ -146,15 +161,43 @@ class ChargeQueue:
         await self._charges.close()
 
     async def _post(self, items: Sequence[tuple[int, ChargeRequest]]) -> list[ChargeResult]:
+        metrics.CHARGE_BATCH_SIZE.observe(len(items))
+        metrics.CHARGE_QUEUE_LENGTH.set(self._charges.waiting())
         batch = object()
         self._begun[batch] = time.monotonic()
         try:
-            return await charge_many(items, self._rate_cards, locks=LockWait(is_batch=True))
+            with self._batch_span(items) if tracing.is_on() else NO_SPAN:
+                return await charge_many(items, self._rate_cards, locks=LockWait(is_batch=True))
         finally:
             del self._begun[batch]
 
+    @contextmanager
+    def _traced(self, requests: Sequence[ChargeRequest]) -> Iterator[None]:
+        """Let the batches of these requests belong to the current trace."""
+        context = tracing.current_context()
+        for request in requests:
+            self._spans[id(request)] = context
+        try:
+            yield
+        finally:
+            for request in requests:
+                self._spans.pop(id(request), None)
+
+    def _batch_span(self, items: Sequence[tuple[int, ChargeRequest]]) -> AbstractContextManager[Any]:
+        spans = [self._spans.get(id(request)) for _, request in items]
+        return tracing.batch_span("charge batch", spans, size=len(items))
+
     async def _post_locked(self, seconds: float, items: Sequence[tuple[int, ChargeRequest]]) -> list[ChargeResult]:
         return await charge_many(items, self._rate_cards, locks=LockWait(seconds=seconds, is_locked=True))
+
+
+def _outcome(result: ChargeResult | BaseException) -> str:
+    """Return the outcome of a charge for the metrics."""
+    if not isinstance(result, Charge):
+        return type(result).__name__
+    if result.replayed:
+        return "replayed"
+    return "free" if result.entry is None else "charged"
 
 
 async def charge_many(

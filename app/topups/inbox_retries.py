@@ -4,6 +4,7 @@ import asyncio
 import logging
 from typing import Final
 
+from app import metrics
 from app.db import failures
 from app.topups import inbox, settlement
 from app.topups.inbox import StoredEvent
@@ -22,7 +23,9 @@ async def run_retries(provider: PaymentProvider) -> None:
     Several processes may run this: one of them claims each event.
     """
     while True:
-        if await retry_due(provider) < BATCH_SIZE:
+        count = await retry_due(provider)
+        metrics.mark_sweep("provider event retries")
+        if count < BATCH_SIZE:
             await asyncio.sleep(POLL_SECONDS)
 
 

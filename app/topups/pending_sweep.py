@@ -10,6 +10,7 @@ import logging
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
+from app import metrics
 from app.db import failures, pools
 from app.errors import RequestError
 from app.topups.provider import PaymentProvider
@@ -53,7 +54,9 @@ async def run_sweep(provider: PaymentProvider) -> None:
     Several processes may run this: one of them claims each top-up.
     """
     while True:
-        if await sweep(provider) < BATCH_SIZE:
+        count = await sweep(provider)
+        metrics.mark_sweep("pending top-ups")
+        if count < BATCH_SIZE:
             await asyncio.sleep(POLL_SECONDS)
 
 

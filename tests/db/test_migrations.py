@@ -45,6 +45,7 @@ ALL_MIGRATIONS = [
     "0008_ledger_key_ids",
     "0009_unspent_grants",
     "0010_finite_instants",
+    "0011_verification",
 ]
 
 TYPES: dict[type, str] = {
@@ -87,6 +88,7 @@ KEYS = {
     "top_up": ["account_id", "id"],
     "top_up_refund": ["account_id", "id"],
     "webhook_delivery": ["account_id", "id"],
+    "verification": ["id"],
     "webhook_endpoint": ["id"],
 }
 

@@ -17,6 +17,7 @@ from graphql import OperationType
 from starlette.types import Receive, Scope, Send
 from strawberry.http.ides import get_graphql_ide_html
 
+from app import tracing
 from app.auth.authenticator import Authenticator, has_service_key
 from app.auth.caller import Caller
 from app.db import failures
@@ -96,6 +97,13 @@ class GraphQLOverHTTP:
         self._methods = ("POST", "GET", "HEAD", "OPTIONS") if get_queries else ("POST", "OPTIONS")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if tracing.is_on():
+            with tracing.request_span(f"{scope['method']} /graphql", scope["headers"]):
+                await self._handle(scope, receive, send)
+        else:
+            await self._handle(scope, receive, send)
+
+    async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = _headers(scope["headers"])
         accept, authorization = headers.get(b"accept"), headers.get(b"authorization")
         request = _HTTPRequest(

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Sequence
 from typing import Final
 
+from app import metrics
 from app.db.failures import is_connection_failure, log_failure
 from app.db.isolated_sweeps import IsolatedSweep
 from app.live.change_feed import ChangeFeed, Subscription
@@ -56,6 +57,7 @@ async def _sweep_forever(enabled: set[int], provider: PaymentProvider, terms: To
         enabled.intersection_update(found)
         enabled.update(found)
         await sweep(provider, terms, isolated)
+        metrics.mark_sweep("auto top-up")
 
 
 async def _check(account_ids: Sequence[int], provider: PaymentProvider, terms: TopUpTerms) -> None:
