@@ -9,10 +9,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from app.bounded_waits import wait_at_most
-from app.db import failures, migrations, pools
+from app.db import connections, failures, migrations, pools
 
 DATABASE_SECONDS: Final = 1.5
 """The time limit of the database's check. `/readyz` promises an answer within 2 seconds."""
+
+READ_ONLY_SQL: Final = "SELECT 1 WHERE current_setting('transaction_read_only') = 'on'"
 
 Check = Callable[[], str | None]
 """A check that does not wait. It returns the problem, or None."""
@@ -25,7 +27,7 @@ async def healthz(_: Request) -> JSONResponse:
 
 
 class Readiness:
-    """Checks that requests can be served: the database responds and has every migration, and `others` succeed."""
+    """Checks that requests can be served: the database can be written, has every migration, and `others` succeed."""
 
     def __init__(self, others: Mapping[str, Check]) -> None:
         """`others` are further checks by name."""
@@ -50,8 +52,8 @@ class Readiness:
 
     async def _check_database(self) -> str | None:
         try:
-            if missing := await wait_at_most(DATABASE_SECONDS, self._missing_migrations()):
-                return f"migrations are pending: {', '.join(missing)}"
+            if (problem := await wait_at_most(DATABASE_SECONDS, self._read_problem())) is not None:
+                return problem
         except Exception as error:
             log.warning("not ready: %r", error)
             is_connection_failure = failures.is_database_failure(error)
@@ -59,8 +61,10 @@ class Readiness:
         self._is_migrated = True
         return None
 
-    async def _missing_migrations(self) -> list[str]:
-        if self._is_migrated:
-            await pools.fetch("SELECT 1")
-            return []
-        return await migrations.pending()
+    async def _read_problem(self) -> str | None:
+        if not self._is_migrated and (missing := await migrations.pending()):
+            return f"migrations are pending: {', '.join(missing)}"
+        if await pools.fetch(READ_ONLY_SQL):
+            connections.replace_connections()  # after a failover, new ones may lead to the new primary
+            return "the database is read-only"
+        return None

@@ -52,9 +52,9 @@ async def measure(
 ) -> Measured:
     """Run clients while the cause begins, lasts for so many seconds and ends."""
     async with running_load(installation) as load:
-        began = time.monotonic()
         async with cause:
-            await asyncio.sleep(began + seconds - time.monotonic())
+            began = time.monotonic()
+            await asyncio.sleep(seconds)
         ended = time.monotonic()
         recovery_seconds = await load.seconds_until_served(ended)
         await load.stop()

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 from starlette.requests import Request
 
-from app.db import migrations, pools
+from app.db import connections, migrations, pools
 from app.server import health
 from app.server.health import DATABASE_SECONDS, Readiness
+from tests.databases import execute
 
 pytestmark = pytest.mark.anyio
 
@@ -49,6 +50,21 @@ async def test_pending_migrations_are_named_until_they_are_applied(monkeypatch: 
     assert await readiness(state) == (503, not_ready("migrations are pending: 0003_next"))
     names.clear()
     assert (await readiness(state))[0] == 200
+
+
+async def test_a_read_only_database_is_not_ready_and_its_connections_are_replaced(db: str) -> None:
+    state = Readiness({})
+    assert await readiness(state) == (200, READY)
+    name = (await pools.fetch("SELECT quote_ident(current_database()) AS name"))[0]["name"]
+    await execute(db, f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+    try:
+        connections.replace_connections()  # the next session is read-only
+        assert await readiness(state) == (503, not_ready("the database is read-only"))
+    finally:
+        await execute(db, "SET default_transaction_read_only = off", f"ALTER DATABASE {name} RESET ALL")
+    async with asyncio.timeout(5):  # connections are replaced once per second
+        while await readiness(state) != (200, READY):  # noqa: ASYNC110  the database is asked
+            await asyncio.sleep(0.05)
 
 
 @pytest.mark.parametrize(
