@@ -82,6 +82,18 @@ def ledger_keys() -> None:
 
 @cli.command()
 @click.argument("owner")
+def account(owner: str) -> None:
+    """Show the account of OWNER: its figures, and why its tasks are stopped.
+
+    Also shows auto top-up, open holds and disputes, the newest entries and the unread notifications.
+    """
+    from app.cli import accounts
+
+    asyncio.run(accounts.show(owner))
+
+
+@cli.command()
+@click.argument("owner")
 @click.argument("credits", type=int)
 @click.option("--reason", required=True, help="The reason, which the entry shows.")
 @click.option("--source", type=click.Choice(["PROMOTIONAL", "PURCHASED", "ADJUSTMENT"]), default="PROMOTIONAL")

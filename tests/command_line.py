@@ -121,12 +121,19 @@ def started_server(log: Path | None, **settings: str) -> Iterator[tuple[int, str
 class ServerProcess:
     """`python -m app serve` as a process, which has printed its URL."""
 
-    def __init__(self, settings: Mapping[str, str], *, log: Path | None = None, new_session: bool = False) -> None:
-        """`log`: the file for its stderr. `new_session`: it gets a process group of its own."""
+    def __init__(
+        self,
+        settings: Mapping[str, str],
+        *,
+        log: Path | None = None,
+        new_session: bool = False,
+        checkout: Path = REPOSITORY,
+    ) -> None:
+        """`log`: the file for its stderr. `new_session`: it gets a process group of its own. `checkout`: its code."""
         with log.open("ab") if log is not None else nullcontext() as stderr:
             self.process = subprocess.Popen(
                 [*COMMAND, "serve"],
-                cwd=REPOSITORY,
+                cwd=checkout,
                 env=environment(**settings),
                 stdout=subprocess.PIPE,
                 stderr=stderr,

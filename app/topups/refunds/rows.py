@@ -47,7 +47,7 @@ _LIST_DISPUTES: Final = f"""
 
 _OPEN_DISPUTES: Final = f"""
     SELECT a.owner_id, {DISPUTES.columns("d")} FROM dispute AS d JOIN account AS a ON a.id = d.account_id
-    WHERE d.status = 'OPEN' ORDER BY d.opened_at LIMIT $1
+    WHERE d.status = 'OPEN' AND ($2::bigint IS NULL OR d.account_id = $2) ORDER BY d.opened_at LIMIT $1
 """  # noqa: S608  our own constant
 
 _INSERT_REFUND: Final = REFUNDS.insert("queried_at")
@@ -114,9 +114,9 @@ class OpenDispute(NamedTuple):
     row: DisputeRow
 
 
-async def list_open_disputes(*, limit: int) -> list[OpenDispute]:
-    """Return the open disputes of all accounts, the oldest first."""
-    found = await pools.fetch(_OPEN_DISPUTES, limit)
+async def list_open_disputes(*, limit: int, account_id: int | None = None) -> list[OpenDispute]:
+    """Return the open disputes of one account, or of all accounts, the oldest first."""
+    found = await pools.fetch(_OPEN_DISPUTES, limit, account_id)
     return [OpenDispute(record["owner_id"], DISPUTES.read(record)) for record in found]
 
 
