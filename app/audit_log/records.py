@@ -53,8 +53,8 @@ def append_record(
 ) -> None:
     """Add a record to `write`, which must be executed in the transaction of the change.
 
-    If `write` also contains the change, both are written in one statement. If `audit` is None, no record is written,
-    because a user acts on its own account. If `at` is None, the record has the time at which it is written.
+    If `write` also contains the change, both are written in one statement. If `audit` is None, the action is not to be
+    recorded, and nothing is added. If `at` is None, the record has the time at which it is written.
     """
     if audit is None:
         return

@@ -6,9 +6,9 @@ credential; `caller` decides which scopes a caller has and which accounts it may
 
 Invariants
 - A token is accepted only if it is signed by a known key, with an algorithm of that key's family, and has exp, iat,
-  sub, aud and iss; issuer and audience are compared exactly. The algorithm `none` is never accepted. HS256 is accepted
-  only if a shared secret is configured instead of a key set, and then no other algorithm is.
+  sub, iss and an audience; issuer and audience are compared exactly. The algorithm `none` is never accepted. If a
+  shared secret is configured instead of a key set, only HS256 is accepted; otherwise HS256 is never accepted.
 - A user has no scopes, so it can never charge, grant or refund, even if its token claims scopes.
 - Only the hash of a service key is stored. A revoked key is refused after at most 5 seconds.
-- An error message never says which part of a service key or signature was wrong.
+- In production, an error message never says why a credential was rejected.
 """

@@ -38,8 +38,8 @@ class Authenticator:
     async def authenticate(self, authorization: str | None, before_read: BeforeRead = lambda: None) -> Caller | None:
         """Return the caller of an Authorization header, or None if there is no header.
 
-        On a WebSocket, `authorization` is the text with the same format in connection_init. `before_read` is called
-        before an unknown service key is read.
+        For a WebSocket, `authorization` may be a text of the same format in connection_init. `before_read` is called
+        before the database is read for a service key that was not accepted recently.
 
         Raises: RejectedCredential; Unavailable: no token can be verified at the moment.
         """
@@ -51,7 +51,7 @@ class Authenticator:
         return await self.authenticate_credential(credential.strip(" "), before_read)
 
     async def authenticate_credential(self, credential: str, before_read: BeforeRead = lambda: None) -> Caller:
-        """Return the caller of a token or service key. It raises the errors of `authenticate`."""
+        """Return the caller of a token or service key. Raises: the errors of `authenticate`."""
         try:
             if not credential:
                 raise RejectedCredential("Authorization header without 'Bearer <token or service key>'")
@@ -89,7 +89,7 @@ def _nothing_to_stop() -> None:
 
 
 def build_authenticator(settings: Settings, *, now: Callable[[], datetime] = utc_now) -> Authenticator:
-    """Raises: Misconfigured: see `key_source`."""
+    """Build the authenticator for these settings. Raises: Misconfigured: see `key_source`."""
     keys = key_source(settings)
     remote_keys = keys if isinstance(keys, RemoteKeySet) else None
     tokens = TokenVerifier(keys, TokenRequirements.from_settings(settings), now=now)
@@ -129,7 +129,7 @@ def _strong_secret(secret: bytes) -> bytes:
 
 
 def _trusted_url(url: str, settings: Settings) -> str:
-    """Return the URL. Raises: Misconfigured: another machine on the network could send the key set instead."""
+    """Return the URL. Raises: Misconfigured: without https, another machine on the network could forge the key set."""
     address = urlsplit(url)
     is_local = address.hostname in {"localhost", "127.0.0.1", "::1"}
     if address.scheme == "https" or (address.scheme == "http" and (is_local or settings.environment == "development")):

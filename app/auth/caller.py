@@ -23,7 +23,7 @@ class Scope(StrEnum):
     ADMIN = "admin"
     """Allows granting, reversing, refunding and publishing prices, and everything that READ and CHARGE allow.
 
-    `has_scope` does not report CHARGE for it: checks that require CHARGE also accept ADMIN (see `check_permission`).
+    `has_scope(operator, CHARGE)` is False, so checks that require CHARGE also accept ADMIN (see `check_permission`).
     """
 
 
@@ -62,7 +62,7 @@ def has_scope(caller: Caller | None, scope: Scope) -> bool:
 
 
 def can_read(caller: Caller | None, owner_id: str) -> bool:
-    """Return whether the caller may read this owner's account. To other callers it is reported as missing."""
+    """Return whether the caller may read this owner's account. For other callers the account does not exist."""
     return (
         owns(caller, owner_id)
         or has_scope(caller, Scope.READ)

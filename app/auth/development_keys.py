@@ -1,8 +1,8 @@
 """The development key pair and secret, so that a fresh clone works without an identity provider.
 
-They are stored in `development-keys.json` in the data directory, which only this user can read. All processes of the
-installation share them. Unless LEDGER_KEY is set, the ledger key is derived from the secret: without the file, existing
-entries can no longer be verified.
+They are stored in the file `development-keys.json` in the data directory. Only the user of the server can read the
+file. All processes of the installation share it. Unless LEDGER_KEY is set, the ledger key is derived from the secret:
+without the file, existing entries can no longer be verified.
 """
 
 import hmac

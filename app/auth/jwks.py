@@ -22,9 +22,9 @@ PublicKey = RSAPublicKey | EllipticCurvePublicKey | Ed25519PublicKey
 REFETCH_SECONDS: Final = 30
 """The minimum interval between fetches. It is long, because anybody can cause a fetch with an unknown key id."""
 FIRST_FETCH_RETRY_SECONDS: Final = 1
-"""The minimum interval as long as no fetch has succeeded. Until then no token can be verified."""
+"""The minimum interval before the first fetch that succeeds. Until then no token can be verified."""
 FRESH_SECONDS: Final = 300
-"""If the key set is older when a token is verified, it is fetched again in the background, to remove withdrawn keys."""
+"""If the key set is older than this when it is used, it is fetched in the background, to remove withdrawn keys."""
 FETCH_TIMEOUT_SECONDS: Final = 5.0
 MAX_SET_BYTES: Final = 1 << 20
 MIN_RSA_BITS: Final = 2048
@@ -103,7 +103,7 @@ class RemoteKeySet:
             abandon(self._fetching)
 
     async def _refetch(self) -> None:
-        """Wait for the fetch in progress, or for a new one if it is due."""
+        """Wait for the fetch in progress, or for a new fetch if the minimum interval has passed."""
         fetching = self._start_fetch()
         if fetching is not None:
             await asyncio.shield(fetching)  # a request that is cancelled must not cancel the fetch of others

@@ -1,8 +1,8 @@
 """Cache of service keys.
 
-To verify a key, its row is read at most every few seconds, before the last read is too old. So a read that hangs or
-fails delays no request, as long as another one succeeds in time. The keys of open connections are also read repeatedly,
-to close the connections when the keys are revoked.
+A row is used for 4 seconds after it was read. When a row that was read more than a second ago is used, it is read again
+in the background. So a read that hangs or fails delays no request if another read succeeds in time. The rows of keys
+with open connections are read every 2 seconds, to close the connections when the keys are revoked.
 """
 
 import asyncio
@@ -28,9 +28,9 @@ from app.errors import RejectedCredential
 CACHE_SECONDS: Final = 4
 """How long a row is used without reading it again. Short enough that a revocation takes effect within 5 s."""
 REFRESH_SECONDS: Final = 1
-"""The row of a key in use is read again when it is older. Requests do not wait for this read: it may never answer."""
+"""A row that is older than this is read again when it is used. Requests do not wait for this read: it may hang."""
 READ_SECONDS: Final = 2.5
-"""The time limit of a read. After it there is time for another one before the row is too old."""
+"""The time limit of a read. If a read reaches it, there is time for another one before the row is too old."""
 CLOSE_SECONDS: Final = 1.0
 WATCH_SECONDS: Final = 2.0
 """The interval at which the keys of open connections are read."""
@@ -82,8 +82,8 @@ class ServiceKeyCache:
     async def verify(self, key: str, before_read: BeforeRead = lambda: None) -> Caller:
         """Return the service that has this key.
 
-        `before_read` is called before the row of a key is read that was not accepted recently. What it raises is raised
-        here, and nothing is read.
+        If the key was not accepted recently, `before_read` is called before the row is read. If it raises an exception,
+        the row is not read.
         Raises: RejectedCredential; NoConnection: the row could not be read in time.
         """
         match = KEY_PATTERN.fullmatch(key)

@@ -23,7 +23,7 @@ CLOCK_SKEW: Final = timedelta(seconds=5)
 MAX_TOKEN_LENGTH: Final = 8192
 TOKEN_CACHE_SIZE: Final = 10_000
 TOKEN_CACHE_LIFETIME: Final = timedelta(minutes=5)
-"""A cached token is verified again after this time, so that tokens with a withdrawn key are refused."""
+"""A cached token is verified again after this time, so that a token is refused if its key was withdrawn."""
 
 
 def utc_now() -> datetime:
@@ -101,7 +101,7 @@ class TokenVerifier:
         return cached.caller
 
     async def _decode(self, token: str) -> tuple[Caller, datetime]:
-        """Return the caller, and when the token expires including clock skew. It raises the errors of `verify`."""
+        """Return the caller, and the expiry of the token plus the clock skew. Raises: the errors of `verify`."""
         try:
             key = await self._keys.find(jwt.get_unverified_header(token).get("kid"))
             if key is None:
@@ -161,7 +161,7 @@ def _to_caller(
 def _names(claims: Mapping[str, Any], path: str) -> frozenset[str]:
     """Return the names in a claim: a string, the strings of a list, or the keys of an object.
 
-    Keys of an object whose value is false or null are left out. Anything else contains no names.
+    Keys of an object whose value is false or null are left out. A claim of another type contains no names.
     """
     match _find_claim(claims, path):
         case str() as name:
@@ -175,7 +175,7 @@ def _names(claims: Mapping[str, Any], path: str) -> frozenset[str]:
 
 
 def _find_claim(claims: Mapping[str, Any], path: str) -> object:
-    """Return the claim at a dotted path, such as `realm_access.roles`. None if there is none.
+    """Return the claim at a dotted path, such as `realm_access.roles`, or None if it does not exist.
 
     Names may contain dots, such as `https://app.example/roles`. The longest name that exists is used.
     """

@@ -1,4 +1,4 @@
-"""Conditions of price rules: whether settings match one, and whether two can match the same settings."""
+"""Conditions of price rules: their values by path, and whether two conditions can match the same settings."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations

@@ -13,7 +13,7 @@ MAX_USD: Final = 10_000_000
 MAX_DIGITS: Final = 40
 """The maximum number of significant digits. It is small enough for exact arithmetic."""
 MAX_EXPONENT: Final = 400
-"""The largest exponent of a decimal, positive or negative. A float needs three digits; a decimal allows eighteen."""
+"""The largest exponent of a decimal, positive or negative. It is larger than the exponents of floats."""
 
 _DECIMAL_TEXT: Final = re.compile(r"-?[0-9]{1,64}(\.[0-9]{1,64})?([eE][+-]?[0-9]{1,3})?")
 
@@ -54,7 +54,7 @@ def parse_measurements(
     usd: Decimal | str | None = None,
     path: str = "measurements",
 ) -> Measurements:
-    """Create measurements from input values. A float is read as the decimal that it prints as: 0.1 is 0.1.
+    """Create measurements from input values. The float 0.1 becomes the decimal 0.1, as Python prints it.
 
     Raises: InvalidInput: lists the problems under `path`.
     """

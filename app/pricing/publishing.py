@@ -72,7 +72,7 @@ class _Request:
 
 
 class _LeadTimeTooShort(Exception):
-    """Raised to roll an attempt back."""
+    """The card would take effect too early. Raising it rolls the attempt back."""
 
 
 async def publish_default_card() -> bool:
@@ -124,7 +124,7 @@ async def _try_to_publish(request: _Request, draft: Card, audit: AuditContext | 
 
     If there was no card, the default card is published, and None is returned.
     """
-    # This is read before the transaction, which would otherwise wait for a second connection.
+    # This is read before the transaction, because a read inside it would need a second connection.
     earlier = await RateCard.get_or_none(idempotency_key=request.idempotency_key)
     if earlier is not None:
         if bytes(earlier.request_hash) != request.request_hash():
@@ -163,7 +163,7 @@ async def _try_to_publish(request: _Request, draft: Card, audit: AuditContext | 
 
 
 async def card_from_row(row: RateCard) -> Card:
-    """Return a stored card. It is validated as strictly as a new one, so that a price is never guessed."""
+    """Return a stored card. It is validated like a new one, so that an invalid card gives no prices."""
     return await asyncio.to_thread(
         parse_rate_card, row.document, version=row.version, effective_at=row.effective_at.astimezone(UTC)
     )

@@ -15,8 +15,8 @@ from app.pricing.outcomes import OutcomePrices
 
 MAX_REASON_LENGTH: Final = 300
 
-# A product of two numbers of up to 57 digits is exact. A quotient may be inexact, but it is rounded up as the price is,
-# so rounding it again gives the same result as rounding the exact quotient.
+# A product of two numbers of up to 57 digits is exact. A quotient may be inexact. It is rounded up, so rounding it up
+# again to whole credits gives the same price as the exact quotient.
 _EXACT: Final = Context(prec=120, rounding=ROUND_CEILING, Emax=MAX_EMAX, Emin=MIN_EMIN)
 
 
@@ -93,7 +93,7 @@ class Quote:
 
 @dataclass(frozen=True, slots=True)
 class _Offer:
-    """A rule with its prepared quote. At a fixed price every quote is the same object."""
+    """A rule with its quote. At a fixed price all block runs share this quote."""
 
     rule: Rule
     quote: Quote
@@ -177,7 +177,7 @@ def quote(
     uses_own_key: bool = False,
     measurements: Measurements | None = None,
 ) -> Quote:
-    """Return the price of one run of `block`. With the customer's own provider key it is 0 and needs no measurements.
+    """Return the price of one run of `block`. It is 0 if the customer's own provider key is used.
 
     Quotes are shared objects: do not change their rules. Raises: PriceNotFound, MeasurementMissing;
     BalanceLimitReached: the price would exceed 2^53 - 1.
@@ -223,7 +223,7 @@ def _by_measure(block: str, credits: int, unit: Unit, per: int, measurements: Me
 
 
 def price(credits: int, measure: Decimal, *, per: int) -> int:
-    """Compute `credits` for every `per` of `measure`, rounded up once. Raises: BalanceLimitReached."""
+    """Return the price of `measure` units at `credits` for every `per` units. Raises: BalanceLimitReached."""
     total = round_up(_EXACT.divide(_EXACT.multiply(Decimal(credits), measure), Decimal(per)))
     if total > MAX_CREDITS:
         raise BalanceLimitReached(figure="The price of this block run")
@@ -233,7 +233,7 @@ def price(credits: int, measure: Decimal, *, per: int) -> int:
 def _priced_settings_text(shapes: Sequence[_Shape]) -> str:
     """Return a text with the settings and values that have a price, cut to a readable length.
 
-    It contains nothing of the settings that were sent.
+    It does not contain the settings of the request.
     """
     reason = "Its settings match no rule. Priced are:"
     listed = 0

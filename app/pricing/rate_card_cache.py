@@ -37,7 +37,7 @@ ORDER BY version
 """
 
 READ_SECONDS: Final = 2.5
-"""The time limit of a read. Within the lease there is time for several."""
+"""The time limit of a read. Within the lease there is time for several reads."""
 RETRY_SECONDS: Final = 0.5
 
 _Identity = tuple[datetime, bytes]
@@ -67,8 +67,8 @@ class RateCardCache:
     def card_at(self, instant: datetime, *, clock: datetime | None = None) -> Card:
         """Return the card in force at a time of the database's clock. Raises: StaleRateCards.
 
-        If the clock has stepped back, the time of an account is ahead of it. Then `clock` is the time of the clock, and
-        the newest known card that is in force at `instant` is returned.
+        `instant` is the time of an account. After the clock has stepped back, `instant` is later than the clock. Then
+        `clock` must be the time of the clock, and the newest known card that is in force at `instant` is returned.
         """
         if (clock or instant) <= self._valid_until and self.is_fresh(LEASE.total_seconds()):
             return self._newest_card_at(instant)
@@ -80,7 +80,7 @@ class RateCardCache:
             return self.card_at(instant, clock=clock)
         except StaleRateCards:
             await self.refresh()
-            return self._newest_card_at(instant)  # they were read after `instant`, so no lease is needed
+            return self._newest_card_at(instant)  # the cards were read after `instant`, so no lease is needed
 
     def _newest_card_at(self, instant: datetime) -> Card:
         for card in reversed(self._cards):

@@ -11,7 +11,7 @@
       ],
       "model_priced_blocks": ["WriteText"],                               these cost what their model costs
       "models": [{"model": "small-1", "provider": "y", "credits": 1}],
-      "free_blocks": ["Note"],                                            explicit zeros
+      "free_blocks": ["Note"],                                            these cost 0
       "outcomes": {"failed": "full", "cancelled": {"fee": 1}, "provider_failed": "nothing"}
     }
 
@@ -19,7 +19,7 @@ Units are run (the default), second, item, byte and usd; `per` divides the measu
 `outcomes` contains the cost of a block run that did not succeed: the full price (the default), nothing, or at most a
 fee. A block can have its own `outcomes`.
 
-A check that fails records its problem and continues with a harmless value, so that all problems are reported together.
+A check that fails records its problem and returns some valid value, so that all problems are reported together.
 """
 
 from collections.abc import Mapping
@@ -67,7 +67,7 @@ def parse_rate_card(document: object, *, version: int, effective_at: datetime) -
 
 @dataclass(slots=True)
 class _Checks:
-    """Collects problems. A check returns the value if it is valid, otherwise a harmless value."""
+    """Collects problems. A check returns the value if it is valid, otherwise some valid value."""
 
     problems: list[Problem] = field(default_factory=list)
     unlisted: int = 0
@@ -254,7 +254,7 @@ def _block(value: object, path: str, checks: _Checks) -> BlockPrices:
         checks.note(path, f"has rules and also {', '.join(both)}: a block has one fixed price or a list of rules")
     if parts["rules"] == []:
         checks.note(f"{path}.rules", "must have at least one rule")
-    rules: dict[int, Rule] = {}  # by position; invalid rules would seem ambiguous
+    rules: dict[int, Rule] = {}  # by position, without invalid rules, which would seem ambiguous
     entries = checks.entries(parts["rules"], f"{path}.rules", at_most=MAX_RULES_PER_BLOCK)
     for position, (at, entry) in enumerate(entries):
         noted = checks.count

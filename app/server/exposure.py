@@ -1,7 +1,7 @@
-"""What the server exposes. Only this module decides how production and development differ in what they accept.
+"""What the server exposes: which requests it accepts in production and in development.
 
-Development allows, and production does not: introspection, GraphiQL, suggestions in error messages, queries by GET,
-pages of any origin, and documents that are not persisted. Neither allows the legacy graphql-ws subprotocol, multipart
+By default, only development allows introspection, GraphiQL, suggestions in error messages, queries by GET, pages of any
+origin, and documents of users that are not persisted. Neither allows the legacy graphql-ws subprotocol, multipart
 requests or batches.
 """
 
@@ -33,8 +33,8 @@ class Exposure:
     allowed_origins: tuple[str, ...]
     """Origins whose pages may call the API (CORS). "*" means any, and is allowed only in development."""
     websocket_origins: frozenset[str]
-    """Origins whose pages may open WebSockets, to which CORS does not apply: `allowed_origins`, and in production
-    the server's own hosts by https."""
+    """Origins whose pages may open WebSockets: `allowed_origins`, and in production https://HOST for each allowed host.
+    CORS does not apply to WebSockets."""
     same_host_websockets: bool
     """Whether any page of the addressed host may open a WebSocket, with any scheme and port."""
     arbitrary_documents: tuple[str, ...]
@@ -46,7 +46,7 @@ class Exposure:
     def from_settings(cls, settings: Settings) -> Self:
         """Decide what these settings expose.
 
-        Raises: Misconfigured: in production, a secret is weak, or a list of hosts or origins is missing or too wide.
+        Raises: Misconfigured: in production, a setting is insecure, or the hosts or origins are missing or too wide.
         """
         if settings.environment == "development":
             return cls._of_development(settings)

@@ -12,7 +12,7 @@ from app.bounded_waits import wait_at_most
 from app.db import connections, failures, migrations, pools
 
 DATABASE_SECONDS: Final = 1.5
-"""The time limit of the database's check. `/readyz` promises an answer within 2 seconds."""
+"""The time limit of the check of the database. `/readyz` must respond within 2 seconds."""
 
 READ_ONLY_SQL: Final = "SELECT 1 WHERE current_setting('transaction_read_only') = 'on'"
 
@@ -32,7 +32,7 @@ class Readiness:
     def __init__(self, others: Mapping[str, Check]) -> None:
         """`others` are further checks by name."""
         self._others = others
-        self._is_migrated = False  # never reset: reading the migrations takes milliseconds, and anybody may call this
+        self._is_migrated = False  # never reset, because reading the migrations is slow and anybody may call this
         self._checking: asyncio.Task[str | None] | None = None
 
     async def readyz(self, _: Request) -> JSONResponse:
@@ -45,7 +45,7 @@ class Readiness:
         )
 
     async def _database_problem(self) -> str | None:
-        """Concurrent callers share a check, because anybody may call this and a check uses a connection."""
+        """Check the database. Concurrent callers share one check, because a check uses a connection."""
         if self._checking is None or self._checking.done():
             self._checking = asyncio.create_task(self._check_database())
         return await asyncio.shield(self._checking)

@@ -1,9 +1,9 @@
 """Host allow-list: protects against DNS rebinding.
 
 An attacker's page can let its own host name resolve to the address of this server. The browser then treats the server
-as the same origin. Such requests carry the attacker's name in the Host header, so hosts that are not in the list are
-refused: with 400, or with close code 4403 on a WebSocket. Health probes and the collection of metrics are exempt,
-because they are sent to an IP address.
+as the same origin. Such requests have the attacker's host name in the Host header. Hosts that are not in the list are
+refused: with 400, or with close code 4403 on a WebSocket. Health probes and requests for metrics are exempt, because
+they are sent to an IP address.
 """
 
 from collections.abc import Collection

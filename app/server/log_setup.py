@@ -1,8 +1,8 @@
 """Logging of the process: readable lines in development, one JSON object per line in production.
 
-A JSON record contains only time, level and logger; the message, if the logger belongs to the application or uvicorn;
-and of an exception the types and the stack. The message of an exception is left out, because it may quote user input or
-a database row.
+A JSON record contains time, level and logger. If the logger belongs to the application or uvicorn, the record also
+contains the message. For an exception it contains the types and the stack, but not the message of the exception, which
+may quote user input or a database row.
 """
 
 import logging

@@ -16,7 +16,7 @@ from app.settings import Settings, reveal
 MIN_DISTINCT_BYTES: Final = 12
 """The minimum number of distinct bytes in a key. 32 random bytes have about 30; a key with few was typed by hand."""
 MIN_PASSWORD_LENGTH: Final = 16
-"""The minimum length of the password of a database on a network."""
+"""The minimum length of the password of a database on another machine."""
 MIN_DISTINCT_CHARACTERS: Final = 8
 """The minimum number of distinct characters in such a password. 16 random hexadecimal digits have about 10."""
 COMMON_PASSWORDS: Final = frozenset(
@@ -83,7 +83,7 @@ def _other_secrets(settings: Settings) -> set[str]:
 
 
 def _parsed(url: str | None) -> DatabaseUrl | None:
-    """Return the parts of a database URL. The connections refuse an invalid one, with a message that says why."""
+    """Return the parts of a database URL, or None without a valid URL. Connecting to an invalid URL reports it."""
     try:
         return None if url is None else database_url.parse(url)
     except Misconfigured:
@@ -91,7 +91,7 @@ def _parsed(url: str | None) -> DatabaseUrl | None:
 
 
 def _has_weak_password(url: str | None) -> bool:
-    """Return whether the password is a common one, the user name, or too short for a database on a network."""
+    """Return whether the password is common, the user name, or too simple for a database on another machine."""
     parsed = _parsed(url)
     if parsed is None or not parsed.password:
         return False

@@ -5,8 +5,8 @@ request does not arrive completely within `REQUEST_SECONDS`, with 431 if its hea
 than 64 requests are pipelined. Requests that arrive in a single read, such as charges, cost nothing extra.
 `body_deadline` limits the body alone, on any server.
 
-A response of unknown length to an HTTP/1.0 client, such as nginx with its default settings, ends with the connection.
-uvicorn would send chunks, which HTTP/1.0 does not have.
+HTTP/1.0 clients, such as nginx with its default settings, do not support chunked responses, which uvicorn would send. A
+response of unknown length to such a client ends when the connection is closed.
 """
 
 import asyncio
@@ -110,7 +110,7 @@ class DeadlineHttpProtocol(HttpToolsProtocol):
 
 
 def _without_chunks(cycle: RequestResponseCycle, app: ASGI3Application) -> ASGI3Application:
-    """Return `app` for an HTTP/1.0 request."""
+    """Wrap `app` for an HTTP/1.0 request, so that the response is not sent in chunks."""
 
     async def respond(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         async def send_unchunked(event: ASGISendEvent) -> None:

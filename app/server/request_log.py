@@ -32,7 +32,7 @@ class LoggedRequest(NamedTuple):
     complete; `CLOSED_<close code>` for a WebSocket connection that the server has refused or closed."""
     seconds: float
     kind: str = "request"
-    """query, mutation or subscription; `request` if it was refused before its operation was known."""
+    """query, mutation or subscription; `request` if the operation is not known."""
     name: str = "-"
     """The name of the operation, or of its first field."""
     reference: str | None = None
@@ -63,7 +63,7 @@ class RequestLog:
         self._timestamp = ""
 
     def is_logged(self, *, charges: bool) -> bool:
-        """Return whether a successful request is logged. Failed requests always are. `charges` says if it charges."""
+        """Return whether a successful request is logged. `charges` says whether it consists of charges."""
         return self._logs_charges if charges else self._logs_anything
 
     def add(self, request: LoggedRequest) -> None:

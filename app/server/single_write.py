@@ -1,8 +1,7 @@
-"""Sends a response of known length in one write: the head waits for the body.
+"""Sends the head and the body of a response of known length in one write.
 
-uvicorn writes head and body separately, which costs a second system call and packet, and the client reads twice. The
-ASGI specification requires servers to wait for the body. The head of a response of unknown length, such as an event
-stream, is sent immediately.
+uvicorn writes them separately, which costs a second system call, a second packet and a second read of the client. The
+head of a response of unknown length, such as an event stream, is sent immediately.
 """
 
 import asyncio

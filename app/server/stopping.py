@@ -1,7 +1,7 @@
-"""Stopping a server process: event streams end at once, and the process ends in any case.
+"""Stopping a server process: event streams end at once, and the process exits after a time limit in any case.
 
-uvicorn closes WebSockets with 1012 when it stops, but it does not tell applications, and event streams never end by
-themselves. A task may also wait for something that never answers, although it was cancelled.
+When uvicorn stops, it closes WebSockets with 1012. It does not inform event streams, which never end by
+themselves. A cancelled task may also hang, for example on a dead connection.
 """
 
 import asyncio
@@ -23,14 +23,14 @@ class Stopping:
         self._callbacks: dict[object, Callable[[], None]] = {}
 
     def begin(self) -> None:
-        """Call the functions. It must be called in the event loop."""
+        """Call the registered functions. It must be called in the event loop."""
         self.has_begun = True
         for callback in list(self._callbacks.values()):
             callback()
 
     @contextmanager
     def calls(self, callback: Callable[[], None]) -> Iterator[None]:
-        """Call `callback` when the process begins to stop, until the block ends. Call it now if that has happened."""
+        """Call `callback` when the process begins to stop within this block, or now if it is already stopping."""
         key = object()
         self._callbacks[key] = callback
         if self.has_begun:
@@ -42,7 +42,7 @@ class Stopping:
 
 
 STOPPING: Final = Stopping()
-"""That of this process."""
+"""The instance for this process."""
 
 
 def stop_at_signals(numbers: Collection[signal.Signals], *, seconds: float) -> None:

@@ -1,13 +1,15 @@
 """WebSocket protocol of `serve`: back-pressure, and limits that uvicorn does not have.
 
-- Reading pauses while the client does not read. Otherwise uvicorn would still answer pings of the protocol and buffer
+- While the client does not read, the server does not read either. uvicorn alone would still answer pings, and buffer
   any number of answers.
-- A client may send 100 pings in 10 seconds. uvicorn answers all that have arrived before it serves another connection.
-- After the server has closed a connection, it reads at most 256 KiB more. uvicorn reads for ten more seconds.
+- A client may send 100 pings in 10 seconds. uvicorn alone has no limit, and answers all pings that have arrived before
+  it serves another connection.
+- After the server has closed a connection, it reads at most 256 KiB more. uvicorn alone reads for ten more seconds.
 - If a message is too big or malformed, the rest of what the client sends is read and dropped, up to 16 MiB in 5
-  seconds, so that the client receives the close code. uvicorn closes immediately. The client's system then reports a
-  reset connection (close code 1006) instead of the close frame.
-- If the client does not read the last messages of a closed connection, it is aborted. uvicorn waits for ever.
+  seconds, so that the client receives the close code. uvicorn alone closes immediately. The operating system of the
+  client then reports a reset connection (close code 1006) instead of the close frame.
+- If the client does not read the last messages of a closed connection, the connection is aborted. uvicorn alone waits
+  for ever.
 
 `app.engine.transports.websocket` limits the messages of the GraphQL protocol, on any server.
 """
