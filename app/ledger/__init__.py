@@ -8,12 +8,12 @@ hold for a whole task. *Debt* is credits that had to leave the account after the
 transaction that changes accounts.
 
 Invariants (checked by `app.verify`): the posted credits equal the sum of the entries, and the sum of the credits that
-remain in the grants. `seq` numbers the entries of an account without gaps; `version` numbers its states. The HMAC of
-each entry covers its content and the previous entry.
+remain in the grants. `seq` numbers the entries of an account without gaps. `version` numbers the states of an account.
+The HMAC of each entry covers its content and the HMAC of the previous entry.
 
 To write, `posting.post` locks the account rows in the order of their ids, reads in a new statement, decides in memory
 with `rules`, and writes all rows in one statement.
 
-This package does not import the packages of tasks, prices and payments. It stores their ids as references, and
-publishes changes.
+This package does not import `tasks`, `pricing` and `topups`. It stores ids of tasks and top-ups without reading those
+tables, and notifies other packages of changes (`live`).
 """

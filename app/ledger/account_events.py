@@ -1,11 +1,11 @@
 """Events of accounts, which outgoing webhooks deliver to the platform's backend.
 
-`record_event` adds an event to a posting, so it is stored in the transaction of its effect: one row of
-`webhook_delivery` for each enabled endpoint that wants this type. Without an endpoint nothing is stored.
+`record_event` adds an event to a posting, so the event is stored in the same transaction as the change that it reports.
+One row of `webhook_delivery` is stored for each enabled endpoint that wants this type of event.
 `app.outgoing_webhooks` delivers the rows.
 
-The classes of this module are the only source of the payloads: the code creates them, and the documentation lists their
-fields. A change of a payload that could break a receiver needs a new PAYLOAD_VERSION.
+The fields of these classes are the fields of the payloads, and the documentation is generated from them. Increase
+PAYLOAD_VERSION with every change of a payload that could break a receiver.
 """
 
 import secrets
@@ -22,8 +22,8 @@ from app.ledger.rules.account_state import AccountState
 PAYLOAD_VERSION: Final = 1
 
 _WANTED: Final = "e.disabled_at IS NULL AND (e.event_types = '[]'::jsonb OR e.event_types ? v.event_type)"
-# `event_types` is empty if the endpoint wants all types. The ids of one account increase in the order of its events,
-# because its row is locked until the commit.
+# `event_types` is empty if the endpoint wants all types. The ids of an account's deliveries increase in the order of
+# its events, because the account row is locked until the commit.
 _ENQUEUE: Final = SetStatement(
     "webhook deliveries",
     f"""
@@ -42,7 +42,7 @@ _ENQUEUE: Final = SetStatement(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccountEvent:
-    """The data of an event. `event_type` is its type in the payload."""
+    """The data of an event. `event_type` is the field `type` of the payload."""
 
     event_type: ClassVar[str]
 
@@ -80,7 +80,7 @@ class TaskStopped(AccountEvent):
     agent_id: str = described("Its agent.")
     reason: str = described("Why it was stopped: OUT_OF_CREDITS, BUDGET_REACHED or BUDGET_EXPIRED.")
     required: int | None = described("The cost of the block run that could not be paid, if there was one.")
-    shortfall: int | None = described("The credits that were missing for it.")
+    shortfall: int | None = described("The credits that were missing to pay the block run.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,10 +91,10 @@ class TopUpPaid(AccountEvent):
 
     top_up_id: str = described("The top-up.")
     credits: int = described("The credits that were bought.")
-    bonus_credits: int = described("The promotional credits that were added to them.")
+    bonus_credits: int = described("The promotional credits that were added with the purchase.")
     amount_minor: int = described("The price without added tax, in minor units (cents).")
     currency: str = described("The currency of the price, such as USD.")
-    automatic: bool = described("Whether auto top-up bought them.")
+    automatic: bool = described("Whether auto top-up bought the credits.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,14 +104,14 @@ class TopUpFailed(AccountEvent):
     event_type = "top_up.failed"
 
     top_up_id: str = described("The top-up.")
-    status: str = described("Its status, such as FAILED or EXPIRED.")
-    credits: int = described("The credits that were to be bought.")
-    automatic: bool = described("Whether auto top-up began it.")
+    status: str = described("The status of the top-up: FAILED or EXPIRED.")
+    credits: int = described("The credits that the top-up would have added.")
+    automatic: bool = described("Whether auto top-up began the top-up.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TopUpRefunded(AccountEvent):
-    """A refund of a top-up was begun, done or has failed. Its credits are taken back until it fails."""
+    """A refund of a top-up began, is done, or failed. It takes credits back when it begins; they return if it fails."""
 
     event_type = "top_up.refunded"
 
@@ -119,7 +119,7 @@ class TopUpRefunded(AccountEvent):
     refund_id: str = described("The refund.")
     status: str = described("PENDING, DONE or FAILED.")
     credits: int = described("The credits that were taken back.")
-    debt_credits: int = described("The part of them that was already spent and became debt.")
+    debt_credits: int = described("The part of these credits that was already spent and became debt.")
     amount_minor: int = described("The money that was returned, with tax, in minor units (cents).")
     currency: str = described("The currency of the amount, such as USD.")
 
@@ -134,7 +134,7 @@ class TopUpDisputed(AccountEvent):
     dispute_id: str = described("The id of the dispute at the payment provider.")
     status: str = described("OPEN, WON or LOST.")
     credits: int = described("The credits that the dispute concerns. A lost dispute takes them back.")
-    frozen_credits: int = described("The part of them that is frozen until the dispute is decided.")
+    frozen_credits: int = described("The part of these credits that is frozen until the dispute is decided.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,12 +153,12 @@ class AutoTopUpBlocked(AccountEvent):
 
     event_type = "auto_top_up.blocked"
 
-    reason: str = described("Why, for people.")
+    reason: str = described("Why, as a text for the owner.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScheduleSkipped(AccountEvent):
-    """A scheduled task did not start, because no credits were available. Sent once until credits are added."""
+    """A scheduled task did not start, because no credits were available. Not sent again until credits are added."""
 
     event_type = "schedule.skipped"
 
@@ -175,7 +175,7 @@ def record_event(account: AccountState, event: AccountEvent) -> None:
 
 
 def add_event_writes(account: AccountState, write: SetWrite) -> None:
-    """Store the events of an account for each endpoint that wants them. The account must not change any more."""
+    """Store the events of an account for each endpoint that wants them. Call this after the last change."""
     for place, event in enumerate(account.events):
         payload = build_payload(
             event,
@@ -198,9 +198,9 @@ def build_payload(event: AccountEvent, *, owner_id: str, available: int, account
 
 
 def select_deliveries(events: str, payload: str) -> str:
-    """Return an INSERT of deliveries, for events that only SQL knows.
+    """Return an INSERT of deliveries for events that an SQL statement finds.
 
-    `events` is a FROM item `v` with the columns account_id, event_type and at. `payload` is an expression of text.
+    `events` is a FROM item `v` with the columns account_id, event_type and at. `payload` is a text expression.
     """
     return f"""
         INSERT INTO webhook_delivery

@@ -1,8 +1,8 @@
 """Waiting for accounts that other transactions have locked.
 
-A posting of one account waits for its lock, up to a limit. In this process only one such posting of each account uses a
-connection; the others wait in memory. And only a few connections wait for locked accounts, so that postings of other
-accounts find one.
+A posting of a single account waits for the lock of the account, up to a time limit. In each process only one posting of
+an account uses a connection; the other postings of this account wait in memory. The pool limits how many connections
+may wait for locked accounts, so that connections remain for the other accounts.
 """
 
 import asyncio
@@ -19,10 +19,10 @@ from app.db.failures import AccountsLocked
 T = TypeVar("T")
 
 WAIT_SECONDS: Final = 1.0
-"""How long one attempt waits for a locked account. Then a posting of another locked account can use the connection."""
+"""How long one attempt waits for a locked account. Afterwards the connection is free for another account."""
 
 Attempt = Callable[[float | None], Awaitable[T]]
-"""Runs a transaction once. The argument is how long it waits for locks; None: as short as usual."""
+"""Runs a transaction once. The argument is how long it waits for locks; None: the short default of the connection."""
 
 _FIND_FREE: Final = "SELECT id FROM account WHERE id = ANY($1::bigint[]) FOR NO KEY UPDATE SKIP LOCKED"
 
@@ -35,7 +35,7 @@ class _Turn:
 
 _turns: dict[int, _Turn] = {}
 _suspects: set[int] = set()
-"""Accounts that were locked for so long that a posting failed. The next one uses a connection for waiting at once."""
+"""Accounts on whose lock a posting has just timed out. The next posting expects the lock and waits for it longer."""
 
 
 async def run_when_unlocked(account_id: int, attempt: Attempt[T], *, seconds: float, is_locked: bool) -> T:
@@ -62,9 +62,9 @@ async def run_when_unlocked(account_id: int, attempt: Attempt[T], *, seconds: fl
 
 
 async def run_if_unlocked(account_ids: Sequence[int], attempt: Attempt[T], *, seconds: float) -> T:
-    """Run `attempt`. If none of the accounts is locked, but something else, repeat it for at most `seconds`.
+    """Run `attempt`. If a lock on something else than the accounts stops it, repeat it for at most `seconds`.
 
-    Raises: AccountsLocked: names those of the accounts that are locked.
+    Raises: AccountsLocked: contains those of the accounts that are locked.
     """
     clock = asyncio.get_running_loop().time
     deadline = clock() + seconds
@@ -97,8 +97,8 @@ async def _find_locked(account_ids: Sequence[int]) -> list[int]:
 async def _turn(account_id: int, seconds: float | None) -> AsyncIterator[None]:
     """Wait until no other posting of the account uses a connection.
 
-    A posting that has just arrived needs no limit here: those before it have waited longer, so they end before its own
-    limit. One that comes back after it found the account locked has waited before, and so needs one.
+    `seconds` limits the wait of a posting that found the account locked before. A new posting passes None: the postings
+    before it began to wait earlier, so they reach their time limits earlier.
     Raises: AccountsLocked.
     """
     turn = _turns.setdefault(account_id, _Turn())

@@ -1,4 +1,4 @@
-"""Finds and creates the accounts of owners. An account never changes its owner, so found ids are cached."""
+"""Finds and creates the accounts of owners. The owner of an account never changes, so account ids are cached."""
 
 from typing import Final
 
@@ -54,7 +54,7 @@ async def find_owners(account_ids: list[int]) -> dict[int, str]:
 async def get_or_create_account(owner_id: str) -> int:
     """Return the id of the owner's account. Creates the account if it does not exist.
 
-    Every owner is created here, so the owner id is checked here. Raises: InvalidInput: it is not a valid id.
+    Raises: InvalidInput: the owner id is not valid. It is checked only here, because only this function adds owners.
     """
     check_key(owner_id, path="ownerId")
     if (account_id := await find_account_id(owner_id)) is not None:

@@ -7,8 +7,8 @@ from app.db import pools
 from app.db.isolated_sweeps import IsolatedSweep
 from app.ledger import posting
 
-# SKIP LOCKED leaves out accounts that somebody has locked. A posting that locks an account also writes its due changes.
-# The locks of this statement end with it.
+# SKIP LOCKED leaves out locked accounts: the posting that has locked an account also writes its due changes. The locks
+# of this statement are released when the statement ends.
 _ALL_DUE: Final = """
     SELECT id FROM account WHERE next_change_at <= clock_timestamp() AND id <> ALL($2::bigint[])
     ORDER BY next_change_at LIMIT $1 FOR NO KEY UPDATE SKIP LOCKED

@@ -1,6 +1,7 @@
-"""Notifications that a grant will expire: one for each grant and step (30, 7 and 1 days before, by default).
+"""Notifications that a grant will expire.
 
-They are not resolved when credits are added, because the grant still expires.
+A *step* is a number of days before the expiry (by default 30, 7 and 1). There is one notification for each grant and
+step. Added credits do not resolve it, because the grant still expires.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,8 +19,8 @@ from app.ledger.rules.account_state import GrantState
 
 # Selects grants that expire within the largest step ($2) and have no notification yet for their step ($1: all steps),
 # except those of the accounts in $4.
-# Unresolved notifications are found by their index; resolved ones are searched only for the other grants. OFFSET 0
-# makes the planner use both look-ups for each grant, whatever it estimates.
+# Unresolved notifications are found by their index. Only for grants without one, resolved notifications are searched.
+# OFFSET 0 prevents the planner from replacing these two look-ups by joins.
 _WITHOUT_NOTIFICATION: Final = """
     WITH clock AS MATERIALIZED (SELECT clock_timestamp() AS at)
     SELECT g.account_id, g.number FROM credit_grant AS g
@@ -53,14 +54,14 @@ class ExpiryNotifications:
     """Notifications of one process. An account that cannot be notified is logged and set aside for a while."""
 
     def __init__(self, days: Sequence[int]) -> None:
-        """Notify the owners of grants that expire within so many days, for each number in `days`."""
+        """`days` are the steps: the numbers of days before an expiry at which the owner is notified."""
         self._days = days
         self._isolated = IsolatedSweep("expiry notifications of account")
 
     async def notify(self, *, limit: int = 256) -> int:
         """Notify owners. The earliest expiry comes first.
 
-        Returns: the number of notifications added. It is 0 if none is missing, or if another process adds them.
+        Returns: the number of added notifications, without those that another process added at the same time.
         """
         missing: dict[int, list[int]] = {}
         for record in await pools.fetch(
@@ -74,7 +75,7 @@ class ExpiryNotifications:
         return await self._isolated.run(list(missing), notify_accounts)
 
     async def _notify_accounts(self, missing: Mapping[int, Sequence[int]]) -> int:
-        """Notify the owners of these grants, which are numbers by account id, in one transaction."""
+        """Notify the owners of the grants in `missing` (grant numbers by account id), in one transaction."""
         subjects = {
             expiry_subject(number, step) for numbers in missing.values() for number in numbers for step in self._days
         }
@@ -98,7 +99,7 @@ class ExpiryNotifications:
 
 
 def expiry_step(grant: GrantState, days: Iterable[int], *, at: datetime) -> int | None:
-    """Return the smallest of `days` within which the grant expires, or None if no notification is needed."""
+    """Return the smallest step within which the grant expires, or None if no notification is needed."""
     if grant.expires_at is None or not grant.is_open or not grant.spendable or grant.expires_at <= at:
         return None
     left = grant.expires_at - at
@@ -106,7 +107,7 @@ def expiry_step(grant: GrantState, days: Iterable[int], *, at: datetime) -> int 
 
 
 def expiry_subject(number: int, step: int) -> str:
-    """Return the subject of a grant's notification for one step. The statement above builds the same text."""
+    """Return the subject of a grant's notification for one step. `_WITHOUT_NOTIFICATION` builds the same text."""
     return f"grant {number}, {step} days"
 
 

@@ -79,7 +79,7 @@ class GrantRequest:
                 "expiresAt": self.expires_at,
                 "reason": self.reason,
             }
-            # This field was added later. A request without it keeps its hash.
+            # This field was added later. Without it the hash is the same as before, so stored hashes still match.
             | ({} if self.pays_debt is None else {"paysDebt": self.pays_debt}),
         )
 
@@ -150,9 +150,9 @@ async def revoke_grant(
     request_id: str | None = None,
     audit: AuditContext | None = None,
 ) -> GrantResult:
-    """Remove the credits of a grant that are neither spent nor claimed.
+    """Remove the credits of a grant that are neither spent, claimed nor frozen.
 
-    A revoked grant that has not started never starts.
+    If the grant has not started, it is closed and never starts.
     Raises: InvalidInput, GrantNotFound, IdempotencyConflict.
     """
     check_key(key, path="idempotencyKey")
@@ -202,7 +202,7 @@ async def revoke_grant(
 
 
 async def _replay(posting: Posting, account: AccountState, first: dict[str, object]) -> GrantResult:
-    """Return the first result again, with the current state of the grant."""
+    """Return the result of the first call, but with the current balance and grant."""
     number, seq, revoked = first["grant"], first["seq"], first.get("revoked", 0)
     if not isinstance(number, int) or not isinstance(revoked, int):
         raise TypeError("the result of the operation is not that of a grant")

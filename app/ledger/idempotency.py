@@ -2,8 +2,8 @@
 
 A key is unique in its account. It is stored with the hash of the request and the ids of the result.
 
-A request that takes several transactions stores its progress after each of them, under keys that contain a space, so
-that no caller can use them. Rows are never changed: the newest progress counts.
+A request that takes several transactions stores its progress in each of them, in a new row. The keys of these rows
+contain a space, so that no caller can use them. Rows are never changed: the row of the last step is valid.
 """
 
 import hashlib
@@ -88,11 +88,11 @@ def save_progress(
     request_hash: bytes,
     result: Mapping[str, Any],
 ) -> None:
-    """Save the progress of a request after a transaction. `step` (from 1) rises with every transaction."""
+    """Save the progress of a request in one of its transactions. `step` numbers the transactions from 1."""
     save_result(posting, account, _progress_key(key, step), kind=kind, request_hash=request_hash, result=result)
 
 
 def _progress_key(key: str, step: int | None) -> str:
-    """Return the key of a step; None returns a key after all steps. It has at most 64 characters."""
+    """Return the key of a step. `step=None` returns a key that sorts after all steps."""
     digest = hashlib.sha256(key.encode()).hexdigest()[:32]
     return f"progress {digest} " + ("~" if step is None else f"{step:012}")

@@ -34,8 +34,8 @@ async def set_low_balance_threshold(
 ) -> LowBalanceResult:
     """Set the threshold (0: the balance is never low). Creates the account if it does not exist.
 
-    A new threshold adds no notification, even if the balance is below it. A notification that is no longer true is
-    resolved.
+    If the balance is below the new threshold, no notification is added. Otherwise an existing LOW_BALANCE notification
+    is resolved.
     Raises: InvalidInput, IdempotencyConflict; Forbidden: the owner is not in `owner_ids`, and no account is created.
     """
     check_key(key, path="idempotencyKey")
@@ -51,7 +51,7 @@ async def set_low_balance_threshold(
             return LowBalanceResult(balance=account.balance(), replayed=True)
         before = {"lowBalanceThreshold": account.low_balance_threshold}
         account.low_balance_threshold = credits
-        entries.bump_version(account)  # the status of the balance depends on it
+        entries.bump_version(account)  # because the status of the balance depends on the threshold
         if account.available >= credits:
             notifications.resolve(account, posting.write, NotificationKind.LOW_BALANCE)
         result = {"lowBalanceThreshold": credits, "actor": actor}

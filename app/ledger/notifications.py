@@ -4,8 +4,8 @@ There is at most one unresolved notification for each kind, agent and subject. I
 is resolved, no notification is added. Notifications about missing credits are resolved when credits are added. A
 resolved notification counts as read and stays in the list.
 
-Numbers are assigned under the account's lock, in the order in which postings commit. So a reader that has seen all
-notifications up to a number has missed none. Numbers have gaps.
+Numbers are assigned under the account's lock, in the order in which postings commit. So no notification appears later
+with a lower number than one that a reader has seen. Numbers have gaps.
 """
 
 from collections.abc import Iterable, Sequence
@@ -41,7 +41,7 @@ class NotificationKind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Notification:
-    """A notification. `agent_id` is the agent that it is about; None if it is about the account.
+    """A notification about an agent (`agent_id`), or about the account if `agent_id` is None.
 
     `subject` distinguishes notifications of one kind, for example by the grant that expires.
     """
@@ -68,10 +68,10 @@ RESOLVED_BY_CREDITS: Final = (NotificationKind.OUT_OF_CREDITS, NotificationKind.
 """The kinds that are resolved when credits become available."""
 
 MAX_NUMBER: Final = 2**31 - 1
-"""The highest possible number."""
+"""The highest possible number of a notification."""
 
 MARK_READ_LIMIT: Final = 100
-"""The maximum number of notifications that `mark_read` returns if it marks all."""
+"""The maximum number of notifications that `mark_read` returns if it marks all notifications."""
 
 _INSERT: Final = NOTIFICATIONS.insert(
     columns=("account_id", "number", "kind", "agent_id", "subject", "message", "at"),
@@ -98,7 +98,8 @@ _BY_NUMBER: Final = f"""
     JOIN notification AS n ON n.account_id = k.account_id AND n.number = k.number
 """  # noqa: S608  our own constant
 
-# The account row is locked first, as in a posting, so that the two cannot deadlock. A NULL list of numbers means all.
+# The account row is locked first, as in a posting, so that this statement and a posting cannot deadlock. If the list of
+# numbers is NULL, all notifications are marked.
 _MARK_READ: Final = f"""
     WITH locked AS MATERIALIZED (
         SELECT id FROM account WHERE id = $1 FOR NO KEY UPDATE
@@ -120,7 +121,10 @@ def notify(
     agent_id: str = "",
     subject: str = "",
 ) -> None:
-    """Add a notification, unless an unresolved one is the same. The caller publishes the change of the account."""
+    """Add a notification, unless there is an unresolved one of the same kind, agent and subject.
+
+    The caller publishes the change of the account.
+    """
     account.notification_count += 1
     notification = Notification(
         account_id=account.account_id,
@@ -135,7 +139,7 @@ def notify(
 
 
 def resolve(account: AccountState, write: SetWrite, kind: NotificationKind, *, subject: str | None = None) -> None:
-    """Resolve the notifications of a kind, because they are no longer true. `subject=None` means all of the kind."""
+    """Resolve the notifications of a kind and subject, because they are no longer true. `subject=None`: any subject."""
     write.add(_RESOLVE, (account.account_id, kind, subject, account.at))
 
 
@@ -186,7 +190,7 @@ def notify_balance_change(account: AccountState, write: SetWrite, *, low_balance
 
 
 def expiring_message(credits: int, at: datetime) -> str:
-    """The message of an EXPIRING notification."""
+    """Return the message of an EXPIRING notification."""
     return f"{counted(credits, 'credit')} will expire on {at:%Y-%m-%d at %H:%M} UTC if nothing spends them before."
 
 
@@ -207,7 +211,7 @@ async def list_notifications_after(account_id: int, number: int, limit: int) -> 
 
 
 async def last_notification_number(account_id: int) -> int:
-    """Return the highest number in use. Later notifications have higher numbers."""
+    """Return the highest number assigned so far. Later notifications have higher numbers."""
     account = await models.Account.get_or_none(id=account_id).only("notification_count")
     return account.notification_count if account is not None else 0
 

@@ -1,8 +1,8 @@
 """Reads single objects of the ledger, restricted to the owners whose accounts the caller may see.
 
-Only these functions convert what a client sends (an owner id, a node id) to an account id or a row. Every later
-statement contains the account id. An object of another owner is not found, by the same statement as an object that does
-not exist.
+Only these functions convert an owner id or node id that a client sends to an account id or a row. Every later statement
+selects by this account id. The object of another owner gives the same result as an object that does not exist: the
+statement finds no row.
 """
 
 from collections.abc import Collection

@@ -1,17 +1,18 @@
 """Posting: the only way to change accounts.
 
-`post` opens a transaction, locks the accounts in id order, reads in a new statement, applies the changes that are due,
-calls `decide`, writes everything in one statement, and commits. That is five round trips for any number of items. The
-read is a separate statement after the lock, so it sees everything that was committed before the lock was granted. After
-a deadlock or a serialization failure everything runs again. After the commit the changes are announced to subscribers.
+`post` opens a transaction, locks the accounts in id order, reads in one statement, applies due changes (grants that
+start or expire, holds that expire), calls `decide`, writes everything in one statement, and commits. So the usual
+posting takes five round trips for any number of items. The read is a separate statement after the lock, so it sees
+everything that was committed before the lock was granted. After a deadlock or a serialization failure the transaction
+is repeated. After the commit the changes are announced to subscribers.
 
     async def decide(posting: Posting) -> LedgerEntry:
         return balance_changes.charge(posting.accounts[account_id], 10, cause)
 
     entry = await post([account_id], decide)
 
-A caller can read and write other rows in the same round trips: `reads` adds selects to the read, `posting.write` adds
-rows to the write.
+A caller can read and write other rows in the same round trips: the argument `reads` adds selects to the read, and
+`decide` adds rows to `posting.write`.
 """
 
 import asyncio
@@ -39,10 +40,10 @@ from app.live.change_notifier import NOTIFIER
 T = TypeVar("T")
 
 POSTING_SECONDS: Final = 9.0
-"""The longest time of the posting of one account, with its waits."""
+"""The time limit of a posting of one account, including its waits for the lock and for a connection."""
 
 DUE_CHANGES_PER_TRANSACTION: Final = 500
-"""The most due changes of an account that one transaction applies, so that it locks the account only briefly."""
+"""How many due changes of an account one transaction applies at most, so that it locks the account only briefly."""
 
 _LOCK: Final = f"""
     SELECT {rows.ACCOUNT_COLUMNS} FROM account AS a WHERE a.id = ANY($1::bigint[]) ORDER BY a.id FOR NO KEY UPDATE
@@ -81,7 +82,7 @@ _NEXT_HOLD_EXPIRIES: Final = RowSelect(
 _HOLDS: Final = RowSelect(rows.HOLDS.column_list("named"), "FROM named")
 
 OnHoldsExpired = Callable[[SetWrite, AccountState], None]
-"""A function that adds to the write what follows from the expiry of the holds in `account.expired_holds`."""
+"""A function that adds the rows to write because the holds in `account.expired_holds` have expired."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +99,8 @@ _configuration: _Configuration | None = None
 def configure(
     keys: LedgerKeys, *, low_balance_threshold: int, lock_seconds: float, on_holds_expired: OnHoldsExpired
 ) -> None:
-    """Set the keys of entries, the default low-balance threshold, the longest wait for a locked account, and what
-    follows from expired holds.
+    """Set the keys that sign and verify entries, the default threshold, the longest wait for a lock, and the function
+    that is called when holds have expired.
 
     Called once at start.
     """
@@ -120,9 +121,10 @@ def _configured() -> _Configuration:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LockWait:
-    """How a posting waits for an account that somebody else has locked.
+    """How a posting waits for an account that another transaction has locked.
 
-    `is_batch`: it is a batch of the group commit, which does not wait. `is_locked`: the account was found locked.
+    `seconds`: the longest wait. `is_batch`: the posting is a batch of the group commit, which does not wait.
+    `is_locked`: an earlier attempt found the account locked.
     """
 
     seconds: float = 0.0
@@ -132,10 +134,7 @@ class LockWait:
 
 @dataclass(frozen=True, slots=True)
 class ExtraRead:
-    """An additional select of the caller, which runs in the one read after the lock.
-
-    Its parameters are $1, $2 and so on.
-    """
+    """An additional select of the caller, which becomes part of the read. Its parameters are $1, $2 and so on."""
 
     select: RowSelect
     values: Sequence[Any] = ()
@@ -155,9 +154,9 @@ class HoldRead:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Posting:
-    """The argument of `decide`: the locked accounts, the rows of `reads`, and the write to which changes are added.
+    """The argument of `decide`: the locked accounts, the rows that were read, and the rows to write.
 
-    `rows` contains the rows of each of `reads`. Their values are read by column name.
+    `rows[0]` contains the rows of the first of `reads`, and so on. Each row maps column names to values.
     """
 
     connection: Connection
@@ -169,7 +168,7 @@ class Posting:
     signalled: set[int] = field(default_factory=set)
 
     def publish_change(self, account_id: int) -> None:
-        """Notify subscribers of the account, even if its balance has not changed (a task that cost 0)."""
+        """Notify subscribers of the account, even if its balance has not changed (for example, a task cost 0)."""
         self.published.add(account_id)
 
     def signal_tasks(self, account_id: int) -> None:
@@ -201,7 +200,7 @@ class Posting:
         )
 
     async def load_grants(self, account: AccountState, numbers: Iterable[int]) -> None:
-        """Load grants that may be closed, because a reversal returns credits to them."""
+        """Load those of the grants that are not in `account.grants`, because they are closed."""
         missing = [number for number in numbers if number not in account.grants]
         if missing:
             _, found = await self.connection.execute_query(_GRANTS_BY_NUMBER, [account.account_id, missing])
@@ -224,22 +223,22 @@ async def post(
     If an account has very many due changes, some of them are committed first, in transactions of their own. An
     exception from `decide` rolls everything else back, including other due changes; the next posting applies them
     again.
-    A single account that is locked by somebody else is waited for, as `locks` says. Of several accounts, those that are
-    locked are reported, so that the caller can go on with the others.
-    Raises: AccountsLocked: names the accounts that are locked; TimeoutError: it took too long, and may have committed.
+    If another transaction has locked a single account, the posting waits as `locks` says. For several accounts it does
+    not wait: the exception contains the locked ones, so that the caller can continue with the others.
+    Raises: AccountsLocked: some accounts are locked; TimeoutError: the posting took too long, and may have committed.
     """
     ids = sorted(set(account_ids))
     locks = locks or LockWait(seconds=_configured().lock_seconds)
 
     async def attempt(lock_seconds: float | None = None) -> tuple[bool, T | None]:
-        """Return whether the posting is complete, and its result. It is not if more changes are due."""
+        """Return whether the posting is complete, and its result. If more changes are due, it is not complete."""
         announcements = _Announcements()
         result: T | None = None
         async with pools.posting_transaction(is_batch=locks.is_batch, lock_seconds=lock_seconds) as connection:
             posting = await _open(connection, ids, reads, holds)
             has_more = _has_more_due_changes(posting)
             while not has_more and any(account.expired_holds for account in posting.accounts.values()):
-                # Expired holds change rows that `reads` has read. So these changes are written first, and everything is
+                # The expiry of holds changes rows that `reads` has read. So it is written first, and then everything is
                 # read again.
                 _collect(posting, announcements)
                 await posting.write.execute(connection)
@@ -325,7 +324,7 @@ def _hold_names(count: int, has_open_holds: bool) -> list[str]:
 def _read_statement(
     hold_reads: tuple[tuple[str, int], ...], reads: tuple[tuple[str, int], ...], has_open_holds: bool
 ) -> str:
-    """Return the one read after the lock. $1 is the accounts. $2 is the accounts with open holds, if there are any."""
+    """Return the SQL of the read. $1 are the accounts, $2 the accounts with open holds (omitted if there are none)."""
     selects = ["(SELECT at FROM clock) AS clock", f"ARRAY({_OPEN_GRANTS.sql}) AS grants"]
     if has_open_holds:
         selects.append(f"ARRAY({_NEXT_HOLD_EXPIRIES.sql}) AS next_hold_expiries")
@@ -357,8 +356,8 @@ def _with_budgets(seed: str) -> str:
 
 @dataclass(slots=True)
 class _Announcements:
-    """What is announced after the commit: new versions, signals (account id, version, kind), and for the metrics the
-    kind and credits of each entry."""
+    """What is announced after the commit: new versions, signals (account id, version, kind), and metrics of the entries
+    (kind, credits)."""
 
     versions: dict[int, int] = field(default_factory=dict)
     signals: list[tuple[int, int, str]] = field(default_factory=list)

@@ -1,4 +1,7 @@
-"""Reads balances, entries, grants and holds. Changes that are due by time are applied before a read."""
+"""Reads balances, entries, grants and holds.
+
+Reads of balances and holds first apply the due changes of the accounts. Reads of entries and grants do not.
+"""
 
 import asyncio
 from collections.abc import Iterable, Sequence
@@ -20,7 +23,7 @@ AccountKey = tuple[int, int]
 """An account id, with the number of a grant or hold or the seq of an entry."""
 
 _CONCURRENT_DUE_CHANGES: Final = 4
-"""How many accounts of one read write their due changes at the same time."""
+"""For how many accounts one read writes due changes at the same time."""
 
 _BALANCES: Final = """
     SELECT id, owner_id, version, posted, held, frozen, owed, low_balance_threshold,
@@ -36,15 +39,15 @@ _ENTRIES_BY_SEQ: Final = f"""
     JOIN entry AS e ON e.account_id = k.account_id AND e.seq = k.seq
 """  # noqa: S608  our own constant
 
-# A NULL list of kinds means all.
+# If the list of kinds is NULL, entries of all kinds are selected.
 _ENTRIES: Final = f"""
     SELECT {ENTRIES.columns("e")} FROM entry AS e
     WHERE e.account_id = $1 AND e.seq < $2 AND ($3::text[] IS NULL OR e.kind = ANY($3))
     ORDER BY e.seq DESC LIMIT $4
 """  # noqa: S608  our own constant
 
-# For kinds without CHARGE. The redundant condition makes the planner use the small index of entries that are not
-# charges.
+# Used if CHARGE is not among the kinds. The redundant condition makes the planner use the small index of entries that
+# are not charges.
 _ENTRIES_BESIDE_CHARGES: Final = f"""
     SELECT {ENTRIES.columns("e")} FROM entry AS e
     WHERE e.account_id = $1 AND e.seq < $2 AND e.kind = ANY($3::text[]) AND e.kind <> 'CHARGE'
@@ -81,14 +84,14 @@ _NEXT_EXPIRIES: Final = """
 
 @dataclass(frozen=True, slots=True)
 class NextExpiry:
-    """Credits that expire at a time, unless they are spent before."""
+    """Credits that expire at the time `at`, unless they are spent before."""
 
     credits: int
     at: datetime
 
 
 async def get_balances(account_ids: Sequence[int]) -> dict[int, AccountBalance]:
-    """Return the current balances of the accounts. This takes one statement, and a posting only if a change is due.
+    """Return the current balances of the accounts, in one statement. If a change is due, postings apply it first.
 
     Raises: PartialFailure: the due changes of some accounts could not be written.
     """
@@ -100,7 +103,7 @@ async def get_balances(account_ids: Sequence[int]) -> dict[int, AccountBalance]:
 
 
 async def read_settled_balances(account_ids: Sequence[int]) -> dict[int, AccountBalance]:
-    """Return the current balances of the accounts without due changes. This takes one statement and never a posting."""
+    """Return the balances of those accounts that have no due changes. This takes one statement and no posting."""
     records = await wait_at_most(SHARED_READ_SECONDS, pools.fetch(_BALANCES, list(account_ids)))
     return {record["id"]: _balance(record) for record in records if not record["is_due"]}
 
@@ -114,7 +117,7 @@ async def empty_balance(owner_id: str) -> AccountBalance:
 
 
 async def ensure_due_changes_applied(account_ids: Iterable[int]) -> bool:
-    """Apply due changes before other rows of these accounts are read. Returns: whether there were any.
+    """Apply due changes before other rows of these accounts are read. Return whether there were any.
 
     Raises: PartialFailure: the due changes of some accounts could not be written.
     """
@@ -125,7 +128,7 @@ async def ensure_due_changes_applied(account_ids: Iterable[int]) -> bool:
 
 
 async def apply_due_changes_of_each(account_ids: Sequence[int]) -> None:
-    """Apply the due changes of each account in its own transaction, so that one that fails or is locked stops no other.
+    """Apply the due changes of each account in its own transaction, so that a failure concerns only its own account.
 
     Raises: PartialFailure: some of the accounts failed.
     """

@@ -1,4 +1,4 @@
-"""The ids of all ledger keys that have signed. They show which keys are missing, without reading the entries."""
+"""Stores the ids of all ledger keys that may have signed entries, to find missing keys without reading the entries."""
 
 from typing import Final
 

@@ -31,7 +31,7 @@ HOLDS: Final = Table(
 
 ACCOUNT_COLUMNS: Final = f"a.id, {ACCOUNTS.columns('a')}"
 
-# The update requires the version that was read under the lock: no other transaction can have written the row since.
+# The update requires the version that was read under the lock. If it differs, another transaction has written the row.
 _UPDATE_ACCOUNT: Final = ACCOUNTS.update(
     *(name for name in ACCOUNTS.column_names if name != "owner_id"),
     where="t.version = v.locked_version",
@@ -70,8 +70,8 @@ def account_from_row(record: Any, *, clock: datetime, key: LedgerKey) -> Account
 
 def add_account_writes(account: AccountState, write: SetWrite) -> bool:
     """Add the changed rows of the account to `write`. Return whether there are any."""
-    # `next_change_at` may be earlier than the first real change. When that time has passed, it is computed again, even
-    # if nothing was due.
+    # `next_change_at` may be earlier than the next change. When it has passed, it is computed again, even if no change
+    # was due.
     is_due = account.next_change_at is not None and account.next_change_at <= account.at
     if not (
         account.version != account.locked_version

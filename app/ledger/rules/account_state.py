@@ -1,4 +1,4 @@
-"""The state of a locked account in memory: balance, open grants and holds, and the entries written so far.
+"""The state of a locked account in memory: balance, open grants, holds, and new entries.
 
 This module only defines values. The other modules of `rules` change them.
 """
@@ -74,8 +74,8 @@ class LedgerEntry(NamedTuple):
     """One entry. The fields before `mac` are its content, in the order in which they are signed (`hash_chain`).
 
     `credits` and `owed` are the signed changes of `posted` and `owed`; `balance_after` is `posted` after the entry.
-    `hold_number` is the hold that paid, if there is one. `mac` has 32 bytes. `key_id` names the key of the MAC; without
-    one it is the ledger key itself.
+    `hold_number` is the hold that paid, if there is one. `mac` has 32 bytes. `key_id` is the id of the ledger key from
+    which the key of the MAC was derived. If it is None, the ledger key itself was the key of the MAC.
     """
 
     account_id: int
@@ -134,7 +134,7 @@ class GrantState:
             return None
         if not self.is_started:
             return self.starts_at
-        # A grant whose credits are all claimed does not change at its expiry, but when the claims are released.
+        # A grant whose credits are all claimed does not change when it expires, but when the claims are released.
         return self.expires_at if self.spendable else None
 
 
@@ -211,9 +211,9 @@ class AccountBalance:
         return max(0, self.posted - self.held - self.frozen)
 
     def shortfall(self, required: int) -> int:
-        """Return the credits to add (as a top-up) before no debt is left and `required` credits are available.
+        """Return how many credits a top-up must add to pay all debt and make `required` credits available.
 
-        Added credits first replace frozen credits that are already spent, then pay the debt.
+        If more credits are held and frozen than posted, the top-up must also add this difference.
         """
         return self.owed + max(0, required - (self.posted - self.held - self.frozen))
 

@@ -1,6 +1,6 @@
 """Rules that charge an account, grant credits, reverse a charge and revoke a grant.
 
-Rules for holds and budgets are in `holds`, for refunds and disputes in `debt`, for changes by time in `due_changes`.
+Rules for holds and budgets are in `holds`, for refunds and disputes in `debt`, for due changes in `due_changes`.
 """
 
 from collections.abc import Sequence
@@ -37,7 +37,7 @@ def add_grant(
 ) -> tuple[GrantState, LedgerEntry | None]:
     """Add a grant, then pay debt. A grant that starts later gets its entry when it starts.
 
-    `pays_debt` says whether debt may be paid from the grant; if it is None, debt may be paid unless it is promotional.
+    `pays_debt` says whether debt may be paid from the grant. The default (None): not from a promotional grant.
     Raises: BalanceLimitReached: the balance would exceed 2^53 - 1, now or when all scheduled grants have started.
     """
     _check_limit(account, credits)
@@ -66,7 +66,7 @@ def grant_entry_kind(source: GrantSource, top_up_id: str | None) -> EntryKind:
 def reverse(account: AccountState, draws: Draws, cause: Cause) -> list[LedgerEntry]:
     """Put the draws of a charge back into their grants with one REVERSAL entry, then pay debt.
 
-    The grants must be loaded. Credits that return to an expired grant expire at once; then there are two entries.
+    The grants must be loaded. Credits that return to an expired grant expire at once, with an EXPIRY entry.
     Raises: BalanceLimitReached.
     """
     credits = sum(drawn for _, drawn in draws)
@@ -97,8 +97,8 @@ def reversal_draws(draws: Sequence[tuple[int, int]], *, already_reversed: int, c
 def revoke_grant(account: AccountState, grant: GrantState, cause: Cause) -> tuple[int, LedgerEntry | None]:
     """Remove the credits of a grant that are neither spent, claimed nor frozen.
 
-    A revoked grant that has not started never starts.
-    Returns: the credits and their entry, or 0 and None.
+    If the grant has not started, it is closed and never starts.
+    Returns: the credits and their entry; 0 and None if there are no such credits.
     """
     if not grant.is_started:
         grant.is_open = False

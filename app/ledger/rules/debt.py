@@ -1,11 +1,11 @@
 """Rules for debt and frozen credits.
 
-*Owed* credits had to leave the account for a refund or a lost dispute, but were already spent. Credits that become
-available first pay the debt, with a separate entry, from the grants that pay debt. So after every operation, while the
-account owes credits, such grants have no available credits.
+*Owed* credits had to leave the account for a refund or a lost dispute, but were already spent. Credits of a grant with
+`pays_debt` that become available first pay the debt, with a separate entry. So after every operation of an account with
+debt, such grants have no available credits.
 
-*Frozen* credits are disputed: they are posted, but cannot be spent. They are counted for the account, not
-for its grants. A dispute freezes only credits that are available.
+*Frozen* credits are disputed: they are posted, but cannot be spent. They are counted for the account, not for its
+grants. A dispute freezes only credits that are available.
 """
 
 from datetime import datetime
@@ -26,7 +26,7 @@ from app.ledger.rules.entries import add_new_grant, append_entry, bump_version, 
 
 
 def insufficient_credits(account: AccountState, required: int) -> InsufficientCredits:
-    """Return the refusal of a request that requires `required` available credits; 0 if only debt is in the way."""
+    """Return the refusal of a request that needs `required` credits. `required` is 0 if only debt prevents it."""
     balance = account.balance()
     return InsufficientCredits(
         required_credits=required,
@@ -114,7 +114,7 @@ def undo_withdraw(
 def undo_withdraw_unspent(
     account: AccountState, grant: GrantState | None, credits: int, cause: Cause
 ) -> list[LedgerEntry]:
-    """Undo `withdraw_unspent`. Credits that return to an expired grant expire at once; then there are two entries."""
+    """Undo `withdraw_unspent`. Credits that return to an expired grant expire at once, with an EXPIRY entry."""
     if not credits or grant is None:
         return []
     return _return(account, grant, credits, EntryKind.ADJUSTMENT, cause) + pay_debt(account)
@@ -139,7 +139,7 @@ def unfreeze(account: AccountState, credits: int, *, pays_debt: bool = True) -> 
 
 
 def free_credits(account: AccountState, grant: GrantState | None, credits: int) -> int:
-    """Return how many of `credits` a grant still has that are neither claimed nor frozen."""
+    """Return how many of `credits` can be taken from a grant: those that are neither spent, claimed nor frozen."""
     return min(credits, grant.spendable, account.available) if grant is not None else 0
 
 

@@ -1,7 +1,8 @@
 """Rules for the changes that time causes: grants start and expire, holds expire.
 
-Due changes are applied before an account is read or changed, in the order of their times. Each entry is dated at the
-time of its change. So the result does not depend on when the changes are applied.
+A *due change* is such a change whose time has come. Due changes are applied before an account is read or changed, in
+the order of their times. Each entry has the time of its change. So the result does not depend on when the changes are
+applied.
 """
 
 from datetime import datetime
@@ -19,7 +20,7 @@ _START, _HOLD_EXPIRY, _GRANT_EXPIRY = range(3)
 
 
 _Change = tuple[datetime, int, int]
-"""A due change: its time, its rank, and its order among equals: the number of a grant, or minus that of a hold."""
+"""A change: its time, its kind, and the number of the grant or the negated number of the hold."""
 
 
 def apply_due_changes(account: AccountState, *, limit: int | None = None) -> list[LedgerEntry]:
@@ -38,7 +39,7 @@ def apply_due_changes(account: AccountState, *, limit: int | None = None) -> lis
             account.has_more_due_changes = True
             break
         when, rank, order = change = heappop(due)
-        # An earlier change may have used up a grant or closed a hold.
+        # A change applied before may have used up the grant or closed the hold.
         if rank == _HOLD_EXPIRY:
             hold = account.holds[-order]
             if not hold.is_open:
@@ -52,7 +53,7 @@ def apply_due_changes(account: AccountState, *, limit: int | None = None) -> lis
             touched = [order]
             entries += expire_grant(account, grant, when) if rank == _GRANT_EXPIRY else _start(account, grant, when)
         applied += 1
-        for number in touched:  # a started grant and released credits may have expired meanwhile
+        for number in touched:  # the grants may have an expiry that is due too
             following = _change_of(account.grants[number])
             if following is not None and following[0] <= account.at:
                 heappush(due, following)

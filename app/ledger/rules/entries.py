@@ -29,8 +29,8 @@ def append_entry(
 ) -> LedgerEntry:
     """Append one entry. Only this function changes `posted`, `owed`, `seq` and the hash chain.
 
-    `credits` and `owed` are the signed changes. `at` is the time of the cause, by default that of the account; an entry
-    is never dated before the previous one.
+    `credits` and `owed` are the signed changes. `at` is the time of the cause, by default `account.at`. The time of an
+    entry is never earlier than that of the previous entry.
     Raises: BalanceLimitReached: the balance or the debt would exceed 2^53 - 1.
     """
     balance_after = account.posted + credits
@@ -125,10 +125,7 @@ def has_expired(grant: GrantState, at: datetime) -> bool:
 
 
 def expire_grant(account: AccountState, grant: GrantState, at: datetime) -> list[LedgerEntry]:
-    """Remove the unclaimed part of `grant`.
-
-    The claimed part stays, and the grant stays open, until the claims are released.
-    """
+    """Remove the unclaimed part of `grant`. The grant stays open until the claims on the other part are released."""
     entries: list[LedgerEntry] = []
     if credits := grant.remaining - grant.claimed:
         draws = ((grant.number, credits),)

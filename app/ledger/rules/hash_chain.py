@@ -1,9 +1,9 @@
 """The HMAC chain over the entries of an account.
 
-The MAC of an entry is HMAC-SHA256(key, MAC of the previous entry + canonical bytes of the content). The key is derived
-from a ledger key, whose id the entry carries (`ledger_keys`). It is not in the database, so write access to the tables
-is not enough to forge entries. Each account has its own chain, so that writes to different accounts do not wait for
-each other. Before the first entry, the MAC is 32 zero bytes.
+The MAC of an entry is HMAC-SHA256(key, MAC of the previous entry + canonical bytes of the content). For the first entry
+of an account, the previous MAC is 32 zero bytes. Each account has its own chain, so that writes to different accounts
+do not wait for each other. The key is derived from a ledger key, whose id is in the entry (`ledger_keys`). The keys are
+not in the database, so write access to the tables is not enough to forge entries.
 
 Canonical bytes are the content fields in the order of `LedgerEntry`, each as a netstring: the decimal length in bytes,
 a colon, the text in UTF-8, a comma. NULL is "-," without a length. Integers are decimal numbers, times are microseconds
@@ -24,7 +24,7 @@ _MICROSECOND: Final = timedelta(microseconds=1)
 
 
 def canonical_bytes(entry: LedgerEntry) -> bytes:
-    """Return the bytes that are signed: all fields except `mac`."""
+    """Return the bytes that are signed: all fields except `mac` and `key_id`."""
     fields = (
         str(entry.account_id),
         str(entry.seq),

@@ -1,9 +1,9 @@
 """Rules for holds and budgets: claim credits of grants, draw from them, release them.
 
 A hold claims credits of grants in burn order. Nothing else can spend them until the hold is captured, is voided or
-expires. A *budget* is a hold for a whole task: its block runs draw from it one by one. A hold inside a budget takes its
-claims from the budget and returns what it does not need. A claim can last up to 24 hours longer than its grant; credits
-that are released after the grant has expired expire at once.
+expires. A *budget* is a hold for a whole task: the block runs of the task draw from it one by one. A hold inside a
+budget takes its claims from the budget, and returns unused claims to it. A claim can last up to 24 hours longer than
+its grant. Credits that are released after their grant has expired expire at once.
 
 The holds that an operation changes, and the budgets that contain them, must be in `account.holds`.
 """
@@ -77,8 +77,8 @@ def place_hold(
 def add_to_budget(account: AccountState, budget: Hold, credits: int) -> None:
     """Add `credits` to a budget and restart its timeout. A closed budget is reopened.
 
-    The credits come from the parent budget. If that is closed, they come from the account, and the budget then has no
-    parent.
+    The credits come from the parent budget if it is open. Otherwise they come from the account, and the budget then has
+    no parent.
     Raises: InsufficientCredits; BudgetReached: the parent budget has too few credits.
     """
     parent = account.holds[budget.parent_budget] if budget.parent_budget is not None else None
@@ -122,9 +122,9 @@ def close_hold(
 ) -> list[LedgerEntry]:
     """Close an open hold. Its remaining claims return to its parent budget if that is open, otherwise to the account.
 
-    Claims on a grant that has expired meanwhile expire now, with a separate entry. What does not return to the parent
-    counts as released there and in the budgets that contain it, because it was not spent. Credits that return to the
-    account first pay its debt. `at` is the time of the closing, by default that of the account.
+    Claimed credits of a grant that has expired meanwhile do not return: they expire now, with an EXPIRY entry. Claims
+    that do not return to the parent are counted as released in all budgets that contain the hold. Credits that return
+    to the account first pay its debt. `at` is the time of the closing, by default `account.at`.
 
     Returns: the entries of expiries and of the debt payment.
     """
@@ -173,7 +173,7 @@ def renew_timeout(account: AccountState, hold: Hold) -> None:
 
 
 def expire_hold(account: AccountState, hold: Hold) -> list[LedgerEntry]:
-    """Close a hold whose timeout has passed, dated at the time of its expiry."""
+    """Close a hold whose timeout has passed. The time of the closing is `hold.expires_at`."""
     account.expired_holds.append(hold)
     return close_hold(account, hold, HoldStatus.EXPIRED, at=hold.expires_at)
 
@@ -237,7 +237,7 @@ def _remove_claim(hold: Hold, number: int, credits: int) -> None:
 
 
 def _expiry(account: AccountState, hold: Hold) -> datetime:
-    """Return when a hold expires that is placed or renewed now."""
+    """Return the expiry of a hold whose timeout starts now."""
     expires_at = account.at + timedelta(seconds=hold.timeout_seconds)
     for number in hold.claims:
         if (grant_expires_at := account.grants[number].expires_at) is not None:

@@ -1,8 +1,8 @@
-"""The keys of the ledger: one signs new entries, the others verify those that were signed before.
+"""The keys of the ledger: one signs new entries, the others verify entries that were signed before.
 
-A ledger key signs nothing itself. A separate key is derived from it for each purpose, by HKDF-SHA256. Its id is derived
-too, and says nothing about the key. Each entry carries the id of the key that signed it, so the key can be rotated.
-Entries without an id, and receipts of that time, were signed with the ledger key itself.
+For each purpose, a separate key is derived from a ledger key by HKDF-SHA256. The id of a ledger key is derived too, and
+reveals nothing about the key. Each entry contains the id of the ledger key that signed it, so the key can be rotated.
+Before keys were derived, the ledger key itself signed entries, without an id, and receipts.
 """
 
 from collections.abc import Iterable, Mapping
@@ -18,7 +18,7 @@ ID_BYTES: Final = 4
 
 @dataclass(frozen=True, slots=True, repr=False)
 class LedgerKey:
-    """What is derived from one ledger key. `id` has 8 hexadecimal digits."""
+    """A ledger key (`original`) and the keys derived from it. `id` has 8 hexadecimal digits."""
 
     id: str
     entries: bytes
@@ -45,7 +45,7 @@ class LedgerKey:
 
 @dataclass(frozen=True, slots=True)
 class LedgerKeys:
-    """The key that signs, and all keys that verify, by id, the signing key first."""
+    """The key that signs, and all keys that verify (by id; the signing key is the first)."""
 
     signing: LedgerKey
     by_id: Mapping[str, LedgerKey] = field(repr=False)
