@@ -144,7 +144,9 @@ def _verify_failure(error: Exception) -> click.ClickException:
     from app.cli import error_messages
     from app.errors import InvalidInput
 
-    message = error_messages.message_for(error) or f"The ledger could not be verified: {error!r}"
+    message = (
+        error_messages.message_for(error) or f"The ledger could not be verified: {str(error) or type(error).__name__}."
+    )
     return WrongUse(message) if isinstance(error, InvalidInput) else CouldNotRun(message)
 
 

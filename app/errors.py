@@ -15,9 +15,11 @@ Misconfigured   the settings are invalid or contradict each other; the process d
 
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, field
-from typing import Any, ClassVar, Self, dataclass_transform
+from string import Formatter
+from typing import Any, ClassVar, Final, Self, dataclass_transform
 
 from app.plurals import counted
+from app.quoting import quote_value
 
 
 def described(description: str, *, default: Any = MISSING) -> Any:
@@ -36,6 +38,14 @@ class Problem:
     message: str
 
 
+class _TemplateFormatter(Formatter):
+    def convert_field(self, value: Any, conversion: Any) -> Any:
+        return quote_value(value) if conversion == "q" else super().convert_field(value, conversion)
+
+
+_TEMPLATES: Final = _TemplateFormatter()
+
+
 @dataclass_transform(kw_only_default=True, eq_default=False, field_specifiers=(described,))
 class BillingError(Exception):
     """An expected error of a domain operation. Nothing was changed. Subclasses are keyword-only dataclasses."""
@@ -44,12 +54,13 @@ class BillingError(Exception):
         dataclass(eq=False, kw_only=True)(cls)
 
     template: ClassVar[str]
-    """The message. `{error.<attribute>}` is replaced by the value of the attribute."""
+    """The message. `{error.<attribute>}` is replaced by the value of the attribute, `{error.<attribute>!q}` by the
+    quoted value."""
 
     @property
     def message(self) -> str:
         """What is wrong and what to do about it, for people."""
-        return self.template.format(error=self)
+        return _TEMPLATES.format(self.template, error=self)
 
     def __str__(self) -> str:
         return self.message
@@ -67,7 +78,7 @@ class InvalidInput(BillingError):
 
     @property
     def message(self) -> str:
-        return "; ".join(f"{problem.path} {problem.message}" for problem in self.problems)
+        return f"{'; '.join(f'{problem.path} {problem.message}' for problem in self.problems)}."
 
 
 class InvalidRateCard(InvalidInput):
@@ -104,7 +115,7 @@ class PriceNotFound(BillingError):
     rate_card_version: int = described("The version of the rate card, which has no price for the block run.")
     reason: str = "The block is not in the rate card."
 
-    template = "Rate card {error.rate_card_version} has no price for block {error.block!r}. {error.reason}"
+    template = "Rate card {error.rate_card_version} has no price for block {error.block!q}. {error.reason}"
 
 
 class MeasurementMissing(BillingError):
@@ -113,7 +124,7 @@ class MeasurementMissing(BillingError):
     block: str = described("The block.")
     measurement: str = described("The measurement to send: seconds, items, bytes or usd.")
 
-    template = "Block {error.block!r} is priced by measurement: send measurements.{error.measurement}."
+    template = "Block {error.block!q} is priced by measurement: send measurements.{error.measurement}."
 
 
 class TaskNotFound(BillingError):
@@ -121,7 +132,7 @@ class TaskNotFound(BillingError):
 
     task_id: str = described("The task id of the request.")
 
-    template = "Task {error.task_id!r} does not exist: start it with startTask."
+    template = "Task {error.task_id!q} does not exist: start it with startTask."
 
 
 class TaskStopped(BillingError):
@@ -130,7 +141,13 @@ class TaskStopped(BillingError):
     task_id: str = described("The platform's id of the task.")
     stop_reason: str = described("Why the task was stopped: a value of StopReason.")
 
-    template = "Task {error.task_id!r} is stopped ({error.stop_reason}) and accepts no paid block run: resume it first."
+    @property
+    def message(self) -> str:
+        remedy = "resumeTask with addBudget" if self.stop_reason.startswith("BUDGET") else "resumeTask"
+        return (
+            f"Task {quote_value(self.task_id)} is stopped ({self.stop_reason}) and accepts no paid block run: resume "
+            f"it with {remedy}, then charge again."
+        )
 
 
 class TaskEnded(BillingError):
@@ -139,7 +156,7 @@ class TaskEnded(BillingError):
     task_id: str = described("The platform's id of the task.")
     status: str = described("How the task ended: COMPLETED, FAILED or CANCELLED.")
 
-    template = "Task {error.task_id!r} has ended ({error.status}): start a new task."
+    template = "Task {error.task_id!q} has ended ({error.status}): start a new task."
 
 
 class TaskNotStopped(BillingError):
@@ -148,7 +165,7 @@ class TaskNotStopped(BillingError):
     task_id: str = described("The platform's id of the task.")
     status: str = described("The current status of the task.")
 
-    template = "Task {error.task_id!r} is {error.status}: only a stopped task can be resumed."
+    template = "Task {error.task_id!q} is {error.status}: only a stopped task can be resumed."
 
 
 class BudgetReached(BillingError):
@@ -167,8 +184,9 @@ class BudgetReached(BillingError):
     @property
     def message(self) -> str:
         return (
-            f"This requires {counted(self.required_credits, 'credit')}; left in the budget of task {self.task_id!r}: "
-            f"{self.remaining_credits:,}. Add {counted(self.shortfall_credits, 'credit')} to it with resumeTask."
+            f"This requires {counted(self.required_credits, 'credit')}; left in the budget of task "
+            f"{quote_value(self.task_id)}: {self.remaining_credits:,}. "
+            f"Add {counted(self.shortfall_credits, 'credit')} to it with resumeTask."
         )
 
 
@@ -178,7 +196,7 @@ class HoldNotFound(BillingError):
     task_id: str = described("The platform's id of the task.")
     block_run_id: str = described("The platform's id of the block run.")
 
-    template = "Task {error.task_id!r} has no hold for block run {error.block_run_id!r}: place it with placeHold."
+    template = "Task {error.task_id!q} has no hold for block run {error.block_run_id!q}: place it with placeHold."
 
 
 class HoldClosed(BillingError):
@@ -187,7 +205,7 @@ class HoldClosed(BillingError):
     block_run_id: str = described("The platform's id of the block run.")
     status: str = described("The status of the hold: CAPTURED, VOIDED or EXPIRED.")
 
-    template = "The hold for block run {error.block_run_id!r} is already {error.status}. Nothing was changed."
+    template = "The hold for block run {error.block_run_id!q} is already {error.status}. Nothing was changed."
 
 
 class BlockRunHeld(BillingError):
@@ -197,7 +215,7 @@ class BlockRunHeld(BillingError):
     held_credits: int = described("Credits held for the block run.")
 
     template = (
-        "Block run {error.block_run_id!r} has an open hold: charge it with captureHold, or release the hold with "
+        "Block run {error.block_run_id!q} has an open hold: charge it with captureHold, or release the hold with "
         "voidHold first."
     )
 
@@ -217,7 +235,7 @@ class HoldExceeded(BillingError):
     @property
     def message(self) -> str:
         return (
-            f"Block run {self.block_run_id!r} costs {counted(self.required_credits, 'credit')}; held: "
+            f"Block run {quote_value(self.block_run_id)} costs {counted(self.required_credits, 'credit')}; held: "
             f"{self.held_credits:,}. Capture it with overHold: CAP, or void the hold."
         )
 
@@ -228,7 +246,7 @@ class BlockRunNotFound(BillingError):
     task_id: str = described("The platform's id of the task.")
     block_run_id: str = described("The platform's id of the block run.")
 
-    template = "Task {error.task_id!r} has no block run {error.block_run_id!r}."
+    template = "Task {error.task_id!q} has no block run {error.block_run_id!q}."
 
 
 class ReversalExceedsCharge(BillingError):
@@ -250,7 +268,7 @@ class GrantNotFound(BillingError):
 
     grant_id: str = described("The grant id of the request.")
 
-    template = "Grant {error.grant_id!r} does not exist."
+    template = "Grant {error.grant_id!q} does not exist."
 
 
 class WebhookEndpointNotFound(BillingError):
@@ -258,7 +276,7 @@ class WebhookEndpointNotFound(BillingError):
 
     endpoint_id: str = described("The endpoint id of the request.")
 
-    template = "There is no webhook endpoint {error.endpoint_id!r}: `webhookEndpoints` lists them."
+    template = "There is no webhook endpoint {error.endpoint_id!q}: `webhookEndpoints` lists them."
 
 
 class NotificationNotFound(BillingError):
@@ -266,7 +284,7 @@ class NotificationNotFound(BillingError):
 
     notification_id: str = described("The notification id of the request.")
 
-    template = "This account has no notification {error.notification_id!r}. Nothing was marked as read."
+    template = "This account has no notification {error.notification_id!q}. Nothing was marked as read."
 
 
 class IdempotencyConflict(BillingError):
@@ -274,7 +292,7 @@ class IdempotencyConflict(BillingError):
 
     key: str = described("The idempotency key, or the block run id.")
 
-    template = "{error.key!r} was used before with a different request: repeat the first request, or use a new key."
+    template = "{error.key!q} was used before with a different request: repeat the first request, or use a new key."
 
 
 class BalanceLimitReached(BillingError):
@@ -328,6 +346,12 @@ class PriceUnavailable(RequestError):
     """A line of an estimate has no price. The result of an estimate has no union for errors."""
 
     code = "PRICE_NOT_FOUND"
+
+
+class MeasurementNeeded(RequestError):
+    """A line of an estimate is priced by a measurement that was not sent."""
+
+    code = "MEASUREMENT_MISSING"
 
 
 class OutOfRange(RequestError):

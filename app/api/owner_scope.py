@@ -7,6 +7,7 @@ from app.api.context import Context
 from app.api.input_checks import check_ids
 from app.auth.caller import Caller, Scope, can_read, has_scope
 from app.errors import BadRequest, Forbidden
+from app.quoting import quote_value
 
 
 def resolve_owner(context: Context, owner_id: str | None) -> str | None:
@@ -36,7 +37,7 @@ def require_readable_owner(context: Context, owner_id: str | None, *, path: str 
 def require_writable_owner(context: Context, owner_id: str | None) -> str:
     """Return the owner whose account a mutation with `input.ownerId` changes. Raises: BadRequest, Forbidden."""
     owner = require_readable_owner(context, owner_id, path="input.ownerId")
-    check_can_change(context, owner, f"The account of {owner!r}")
+    check_can_change(context, owner, f"The account of {quote_value(owner)}")
     return owner
 
 

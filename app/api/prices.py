@@ -22,13 +22,11 @@ from app.engine.schema import describe_enum
 from app.errors import (
     BadRequest,
     BalanceLimitReached,
-    BillingError,
     IdempotencyConflict,
     InvalidInput,
     InvalidRateCard,
     MeasurementMissing,
     PriceNotFound,
-    PriceUnavailable,
 )
 from app.pricing import estimates, measurements, publishing
 from app.pricing.outcomes import BlockRunOutcome, OutcomePrices
@@ -247,7 +245,8 @@ class PriceQueries:
     @declare.query(
         needs=Permission.AUTHENTICATED,
         description="The cost of a plan of block runs, and the line at which the available credits run out. A line "
-        "without a price is an error with the code PRICE_NOT_FOUND.",
+        "without a price is an error with the code PRICE_NOT_FOUND, or MEASUREMENT_MISSING if the price depends on a "
+        "measurement that the line does not have. The message begins with the line: blockRuns.0.",
     )
     async def estimate_task(self, info: ResolverInfo, block_runs: Plan, owner_id: Owner = None) -> TaskEstimate:
         check_list_length(block_runs, name="blockRuns", limit=estimates.MAX_LINES)
@@ -259,8 +258,6 @@ class PriceQueries:
             found = estimates.estimate_cost(card, planned, available_credits=balance.available)
         except InvalidInput as error:
             raise BadRequest(error.message) from None
-        except BillingError as error:
-            raise PriceUnavailable(error.message) from None
         return build_from(
             TaskEstimate,
             found,

@@ -20,6 +20,7 @@ from app.db.pools import Connection
 from app.db.set_writes import SetWrite
 from app.errors import InvalidInput
 from app.instants import check_instant
+from app.quoting import quote_value
 from app.settings import Settings
 
 KEY_PREFIX: Final = "ck_"
@@ -103,7 +104,9 @@ async def _free_slot(connection: Connection, name: str) -> int:
     _, active = await connection.execute_query(_ACTIVE, [name])
     if len(active) >= MAX_ACTIVE_KEYS_PER_NAME:
         ids = " and ".join(record["id"] for record in active)
-        raise InvalidInput.at("name", f"{name!r} has {len(active)} active keys ({ids}): revoke one of them first")
+        raise InvalidInput.at(
+            "name", f"{quote_value(name)} has {len(active)} active keys ({ids}): revoke one of them first"
+        )
     return min({1, 2} - {record["slot"] for record in active})
 
 

@@ -6,6 +6,8 @@ from typing import Any
 
 import click
 
+from app.quoting import quote_value
+
 
 class InstantType(click.ParamType[datetime]):
     """An instant, parsed like those of the API."""
@@ -18,7 +20,7 @@ class InstantType(click.ParamType[datetime]):
         try:
             return parse_instant(value)
         except InvalidInstant as error:
-            self.fail(f"{value!r:.60} {error}.", param, ctx)
+            self.fail(f"{quote_value(value)} {error}.", param, ctx)
 
 
 INSTANT = InstantType()

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from app.db.embedded_postgres import EmbeddedPostgresError
 from app.db.failures import is_connection_failure, is_database_failure, is_file_error, sqlstate
 from app.errors import BillingError, Misconfigured, RequestError
+from app.quoting import quote_value
 
 SECRET_WORDS: Final = ("KEY", "SECRET", "URL")
 """The values of settings with such a word in their name are not printed."""
@@ -70,7 +71,7 @@ _RULES: Final[Mapping[str, str]] = {
 
 def _settings_error(problem: dict[str, Any]) -> str:
     name = str(problem["loc"][0]).upper() if problem["loc"] else "The settings"
-    value = "" if any(word in name for word in SECRET_WORDS) else f" (it is {problem['input']!r:.100})"
+    value = "" if any(word in name for word in SECRET_WORDS) else f" (it is {quote_value(problem['input'])})"
     rule = _RULES.get(problem["type"])
     if rule is None:  # a check of our own
         return f"{name}: {problem['msg']}{value}."

@@ -12,6 +12,7 @@ from app.auth.models import ServiceKey
 from app.auth.service_keys import KEY_PATTERN
 from app.auth.tokens import utc_now
 from app.cli.connection import command_line_action, database_url, open_database
+from app.quoting import quote_value
 
 HEADINGS: Final = ("ID", "NAME", "SCOPES", "STATE", "CREATED", "EXPIRES", "LAST USED")
 
@@ -50,7 +51,7 @@ async def revoke(key_id: str) -> None:
             is_revoked = await service_keys.revoke_key(_key_id(key_id), audit=command_line_action("revokeKey"))
     if not is_revoked:
         raise click.ClickException(
-            f"There is no active key {_key_id(key_id)!r}: `python -m app keys list` lists the ids."
+            f"There is no active key {quote_value(_key_id(key_id))}: `python -m app keys list` lists the ids."
         )
     click.echo(f"{_key_id(key_id)} is revoked: servers refuse it within 5 seconds")
 

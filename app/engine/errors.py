@@ -19,6 +19,7 @@ from typing import Any, Final
 from graphql import FieldNode, GraphQLError
 
 from app.db import failures
+from app.engine.coercion_messages import plain_message
 from app.engine.context import RequestContext
 from app.errors import RequestError, Unavailable
 
@@ -115,7 +116,7 @@ def _format(error: GraphQLError, context: RequestContext[Any], logged: LoggedTyp
     elif (known := _database_error(cause, logged)) is not None:
         message, code = known
     elif isinstance(cause, GraphQLError) and _is_caused_by_request(error, cause):
-        message, code = error.message, (cause.extensions or {}).get("code", ErrorCode.BAD_USER_INPUT)
+        message, code = plain_message(error.message), (cause.extensions or {}).get("code", ErrorCode.BAD_USER_INPUT)
     else:
         return _with_position(error, mask_fault(cause, context, logged))
     return _with_position(error, format_error(message, code))

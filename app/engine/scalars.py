@@ -3,7 +3,6 @@
 The parsers raise GraphQLError, and graphql-core adds the name of the variable or argument.
 """
 
-import json
 import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -25,14 +24,15 @@ from graphql import (
     StringValueNode,
     ValueNode,
     VariableNode,
-    print_ast,
 )
 from strawberry.scalars import JSON
 from strawberry.types.scalar import ScalarDefinition, scalar
 
+from app.engine.coercion_messages import quote_literal
 from app.errors import OutOfRange
 from app.exact_json import INTEGERS_64_BIT, InexactNumber, parse_fraction, parse_integer
 from app.instants import InvalidInstant, parse_instant
+from app.quoting import quote_value
 
 MAX_INTEGER: Final = 2**53 - 1
 """Larger integers lose digits in JavaScript."""
@@ -61,18 +61,18 @@ def _parse_integer(value: object) -> int:
     if isinstance(value, InexactNumber) and value.is_integer:
         raise _out_of_bounds(value)
     raise GraphQLError(
-        f"It must be a whole number, sent as a JSON number without fraction and exponent; it is {_shorten(value)}."
+        f"It must be a whole number, sent as a JSON number without fraction and exponent; it is {_quote(value)}."
     )
 
 
 def _parse_integer_literal(node: ValueNode, _variables: dict[str, Any] | None = None) -> int:
     if not isinstance(node, IntValueNode):
-        raise GraphQLError(f"It must be a whole number; it is {_shorten(node)}.", node)
+        raise GraphQLError(f"It must be a whole number; it is {quote_literal(node)}.", node)
     return _parse_integer(parse_integer(node.value))
 
 
 def _out_of_bounds(value: object) -> GraphQLError:
-    return GraphQLError(f"It must lie within ±{MAX_INTEGER:,} (2^53 - 1); it is {_shorten(value)}.")
+    return GraphQLError(f"It must lie within ±{MAX_INTEGER:,} (2^53 - 1); it is {_quote(value)}.")
 
 
 def _parse_id(value: object) -> str:
@@ -82,7 +82,7 @@ def _parse_id(value: object) -> str:
         return str(value)
     raise GraphQLError(
         f"An id must be a string, or a whole number within ±{MAX_INTEGER:,} (2^53 - 1) without fraction and exponent; "
-        f"it is {_shorten(value)}."
+        f"it is {_quote(value)}."
     )
 
 
@@ -97,7 +97,7 @@ def _parse_id_literal(node: ValueNode) -> str:
 
 def _parse_int_literal(node: ValueNode) -> int:
     if not isinstance(node, IntValueNode):
-        raise GraphQLError(f"Int cannot represent non-integer value: {_shorten(node)}", node)
+        raise GraphQLError(f"Int cannot represent non-integer value: {quote_literal(node)}", node)
     number: int = GraphQLInt.coerce_input_value(parse_integer(node.value))
     return number
 
@@ -109,7 +109,7 @@ def _parse_float_literal(node: ValueNode) -> float:
         case FloatValueNode():
             number = GraphQLFloat.coerce_input_value(parse_fraction(node.value))
         case _:
-            raise GraphQLError(f"Float cannot represent non numeric value: {_shorten(node)}", node)
+            raise GraphQLError(f"Float cannot represent non numeric value: {quote_literal(node)}", node)
     return number
 
 
@@ -131,22 +131,22 @@ def _serialize_integer(value: object) -> int:
         if -MAX_INTEGER <= value <= MAX_INTEGER:
             return value
         raise OutOfRange(f"A sum exceeds {MAX_INTEGER:,} (2^53 - 1): request a part of it, or leave this field out.")
-    raise ValueError(f"not a whole number: {_shorten(value)}")
+    raise ValueError(f"not a whole number: {_quote(value)}")
 
 
 def _parse_instant(value: object) -> datetime:
     if not isinstance(value, str):
-        raise GraphQLError(f"It must be an ISO 8601 instant as a string; it is {_shorten(value)}.")
+        raise GraphQLError(f"It must be an ISO 8601 instant as a string; it is {_quote(value)}.")
     try:
         return parse_instant(value)
     except InvalidInstant as error:
-        raise GraphQLError(f"It {error}; it is {_shorten(value)}.") from None
+        raise GraphQLError(f"It {error}; it is {_quote(value)}.") from None
 
 
 def _serialize_instant(value: object) -> str:
     if isinstance(value, datetime) and value.tzinfo is not None:
         return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
-    raise ValueError(f"not an aware datetime: {_shorten(value)}")
+    raise ValueError(f"not an aware datetime: {_quote(value)}")
 
 
 def to_json(value: Mapping[str, Any] | None) -> JSON | None:
@@ -239,17 +239,8 @@ def _too_deep() -> GraphQLError:
     return GraphQLError(f"It must be nested at most {MAX_JSON_DEPTH} deep.")
 
 
-def _shorten(value: object) -> str:
-    """Return a refused value, shortened for a message."""
-    if isinstance(value, ValueNode):
-        text = print_ast(value)
-    elif isinstance(value, InexactNumber):
-        text = value.text
-    elif type(value) is int and abs(value) > 10**60:  # Python refuses to print thousands of digits
-        text = "a number of more than 60 digits"
-    else:
-        text = json.dumps(value, default=str, ensure_ascii=False)
-    return text if len(text) <= 40 else f"{text[:40]}…"
+def _quote(value: object) -> str:
+    return quote_literal(value) if isinstance(value, ValueNode) else quote_value(value)
 
 
 def unchanged(value: object) -> object:

@@ -19,6 +19,7 @@ from strawberry.schema.config import StrawberryConfig
 from strawberry.types.enum import StrawberryEnumDefinition
 from strawberry.types.scalar import ScalarDefinition
 
+from app.engine.coercion_messages import use_plain_coercion_messages
 from app.engine.declare import GuardedField
 from app.engine.permissions import AuditPolicy, Permission
 from app.engine.scalars import use_exact_scalars
@@ -45,6 +46,7 @@ def create_schema(
     exceptions of resolvers to members of the field's union.
     """
     use_exact_scalars()
+    use_plain_coercion_messages()
     schema = strawberry.Schema(
         query=query,
         mutation=mutation,

@@ -17,6 +17,7 @@ from app.ledger import accounts, models, queries
 from app.ledger.notifications import NOTIFICATIONS, Notification
 from app.ledger.rows import ENTRIES, GRANTS, HOLDS
 from app.ledger.rules.account_state import GrantState, Hold, LedgerEntry
+from app.quoting import quote_value
 
 OwnerScope = Collection[str] | None
 """The owners whose objects may be read or changed. None means all owners (for services and operators)."""
@@ -42,7 +43,7 @@ def check_owner(owner_id: str, *, owner_ids: OwnerScope) -> None:
     Raises: Forbidden: the owner is not in the scope.
     """
     if owner_ids is not None and owner_id not in owner_ids:
-        raise Forbidden(f"The account of {owner_id!r} belongs to another owner: you cannot change it.")
+        raise Forbidden(f"The account of {quote_value(owner_id)} belongs to another owner: you cannot change it.")
 
 
 async def find_entry(account_id: int, seq: int, *, owner_ids: OwnerScope) -> LedgerEntry | None:

@@ -76,10 +76,10 @@ class Sender:
                 return await self._post(url, target, payload, sign(event_id, payload, keys, at=datetime.now(UTC)))
         except AddressRefused as error:
             return Attempt(status=None, error=f"The address {error}.")
-        except TimeoutError:
+        except (TimeoutError, httpx.TimeoutException):
             return Attempt(status=None, error=f"No response within {REQUEST_SECONDS:g} s.")
         except (httpx.HTTPError, httpx.InvalidURL, OSError, UnicodeError) as error:
-            return Attempt(status=None, error=f"{type(error).__name__}: {error}"[:500])
+            return Attempt(status=None, error=f"The request failed: {str(error) or 'the connection was closed'}"[:500])
 
     async def _post(self, url: str, target: addresses.Target, payload: str, headers: dict[str, str]) -> Attempt:
         parts = urlsplit(url)

@@ -52,6 +52,18 @@ def value_at(path: Path, settings: Mapping[str, JSON]) -> Scalar:
     return comparable_scalar(level)
 
 
+def is_missing(path: Path, settings: Mapping[str, JSON]) -> bool:
+    """Return whether the settings have nothing at `path`."""
+    level: JSON = settings
+    for name in path:
+        if not isinstance(level, Mapping):
+            return False
+        if name not in level:
+            return True
+        level = level[name]
+    return False
+
+
 class Condition:
     """A condition, prepared for comparison with others."""
 

@@ -6,7 +6,16 @@ from itertools import accumulate
 from typing import Final
 
 from app.credits import MAX_CREDITS, check_amount
-from app.errors import BalanceLimitReached, InvalidInput, Problem
+from app.errors import (
+    BalanceLimitReached,
+    InvalidInput,
+    MeasurementMissing,
+    MeasurementNeeded,
+    OutOfRange,
+    PriceNotFound,
+    PriceUnavailable,
+    Problem,
+)
 from app.pricing.conditions import JSON
 from app.pricing.measurements import Measurements
 from app.pricing.quotes import Card, Quote, quote
@@ -61,8 +70,8 @@ class Estimate:
 def estimate_cost(card: Card, planned: Sequence[PlannedBlockRun], *, available_credits: int) -> Estimate:
     """Price the plan line by line, and pay the lines in order from `available_credits`.
 
-    Raises: InvalidInput: more than 1,000 lines, or a count outside 1 to 1,000,000; PriceNotFound, MeasurementMissing: a
-    line has no price; BalanceLimitReached: a sum would exceed 2^53 - 1.
+    Raises: InvalidInput: more than 1,000 lines, or a count outside 1 to 1,000,000; PriceUnavailable, MeasurementNeeded:
+    a line has no price; OutOfRange: a sum would exceed 2^53 - 1. Messages about a line begin with its path.
     """
     check_amount(available_credits, path="availableCredits", minimum=0)
     if len(planned) > MAX_LINES:
@@ -74,17 +83,24 @@ def estimate_cost(card: Card, planned: Sequence[PlannedBlockRun], *, available_c
     ]
     if problems:
         raise InvalidInput(problems=problems)
-    lines = tuple(_line(card, run) for run in planned)
+    lines = tuple(_line(card, run, f"blockRuns.{position}") for position, run in enumerate(planned))
     spent = list(accumulate(line.credits for line in lines))
     total = spent[-1] if spent else 0
     if total > MAX_CREDITS:
-        raise BalanceLimitReached(figure="The cost of this plan")
+        raise OutOfRange(BalanceLimitReached(figure="The cost of this plan").message)
     runs_out_at = next((position for position, so_far in enumerate(spent) if so_far > available_credits), None)
     return Estimate(
         credits=total, available_credits=available_credits, lines=lines, first_unaffordable_line=runs_out_at
     )
 
 
-def _line(card: Card, run: PlannedBlockRun) -> EstimateLine:
-    each = quote(card, run.block, run.settings, uses_own_key=run.uses_own_key, measurements=run.measurements)
+def _line(card: Card, run: PlannedBlockRun, path: str) -> EstimateLine:
+    try:
+        each = quote(card, run.block, run.settings, uses_own_key=run.uses_own_key, measurements=run.measurements)
+    except PriceNotFound as error:
+        raise PriceUnavailable(f"{path}: {error.message}") from None
+    except MeasurementMissing as error:
+        raise MeasurementNeeded(f"{path}: {error.message}") from None
+    except BalanceLimitReached as error:
+        raise OutOfRange(f"{path}: {error.message}") from None
     return EstimateLine(block=run.block, count=run.count, quote=each, credits=each.credits * run.count)

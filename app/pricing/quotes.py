@@ -9,11 +9,14 @@ from typing import Final
 
 from app.credits import MAX_CREDITS, round_up
 from app.errors import BalanceLimitReached, MeasurementMissing, PriceNotFound
-from app.pricing.conditions import JSON, Path, Scalar, comparable_scalar, leaves, value_at
+from app.pricing.block_names import BlockNames
+from app.pricing.conditions import FALSE, JSON, Path, Scalar, comparable_scalar, is_missing, leaves, value_at
 from app.pricing.measurements import Measurements
 from app.pricing.outcomes import OutcomePrices
+from app.quoting import quote_value, shorten
 
 MAX_REASON_LENGTH: Final = 300
+MAX_COMPARED_SHAPES: Final = 20
 
 # A product of two numbers of up to 57 digits is exact. A quotient may be inexact. It is rounded up, so rounding it up
 # again to whole credits gives the same price as the exact quotient.
@@ -115,6 +118,14 @@ class _Shape:
             return self.offers.get((comparable_scalar(settings.get(self.setting, False)),))
         return self.offers.get(tuple([value_at(path, settings) for path in self.paths]))
 
+    def missing_paths(self, settings: Mapping[str, JSON]) -> list[Path]:
+        """Return the paths that are not in `settings`, except those that may be missing because false is priced."""
+        return [
+            path
+            for position, path in enumerate(self.paths)
+            if is_missing(path, settings) and all(values[position] is not FALSE for values in self.offers)
+        ]
+
 
 @dataclass(frozen=True, slots=True)
 class Card:
@@ -129,6 +140,7 @@ class Card:
     outcomes: OutcomePrices = field(default_factory=dict)
     _shapes: Mapping[str, tuple[_Shape, ...]] = field(init=False, repr=False, compare=False)
     _free: Quote = field(init=False, repr=False, compare=False)
+    _names: BlockNames = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         shapes_of: dict[int, tuple[_Shape, ...]] = {}  # blocks priced by model share one tuple of rules, and its index
@@ -139,6 +151,7 @@ class Card:
         object.__setattr__(self, "_shapes", by_block)
         free = Quote(credits=0, unit=Unit.RUN, rate=Decimal(0), rule=None, model=None, rate_card_version=self.version)
         object.__setattr__(self, "_free", free)
+        object.__setattr__(self, "_names", BlockNames(self.blocks))
 
     def outcome_prices_of(self, block: str) -> OutcomePrices:
         """Return the outcome prices of a block: its own, and those of the card for other outcomes."""
@@ -188,12 +201,18 @@ def quote(
     if shapes is None:
         if card.unlisted_free:
             return card._free
-        raise PriceNotFound(block=block, rate_card_version=card.version)
+        nearest = card._names.nearest(block)
+        suggestion = "" if nearest is None else f" Did you mean {quote_value(nearest)}?"
+        raise PriceNotFound(
+            block=block, rate_card_version=card.version, reason=f"The block is not in the rate card.{suggestion}"
+        )
     known = settings or {}
     for shape in shapes:
         if (offer := shape.match(known)) is not None:
             return offer.quote if offer.rule.unit is Unit.RUN else _measured(block, offer, measurements)
-    raise PriceNotFound(block=block, rate_card_version=card.version, reason=_priced_settings_text(shapes))
+    raise PriceNotFound(
+        block=block, rate_card_version=card.version, reason=f"{_unmatched_text(shapes, known)} {_priced_text(shapes)}"
+    )
 
 
 def price_by_recorded_rule(block: str, rule: Mapping[str, JSON] | None, measurements: Measurements) -> int:
@@ -230,24 +249,37 @@ def price(credits: int, measure: Decimal, *, per: int) -> int:
     return total
 
 
-def _priced_settings_text(shapes: Sequence[_Shape]) -> str:
-    """Return a text with the settings and values that have a price, cut to a readable length.
+def _unmatched_text(shapes: Sequence[_Shape], settings: Mapping[str, JSON]) -> str:
+    """Return which setting is missing; if none is, which has a value without a price.
 
-    It does not contain the settings of the request.
+    Of the lists of settings that rules ask for, the one is named of which the fewest are missing.
     """
-    reason = "Its settings match no rule. Priced are:"
+    missing, shape = min(
+        ((shape.missing_paths(settings), shape) for shape in shapes[:MAX_COMPARED_SHAPES]),
+        key=lambda found: len(found[0]),
+    )
+    names = " and ".join(shorten(quote_value(".".join(path))) for path in missing or shape.paths)
+    one = len(missing or shape.paths) == 1
+    if missing:
+        return f"The setting {names} is missing." if one else f"The settings {names} are missing."
+    return f"No price matches the value of {names}." if one else f"No price matches the values of {names} together."
+
+
+def _priced_text(shapes: Sequence[_Shape]) -> str:
+    """Return the settings and values that have a price, cut to a readable length. It has none of those sent."""
+    text = "Prices exist for:"
     listed = 0
     total = sum(len(shape.offers) for shape in shapes)
     for shape in shapes:
         for values in shape.offers:
             words = [f"{'.'.join(path)} = {_written(value)}" for path, value in zip(shape.paths, values, strict=True)]
-            entry = " and ".join(words)
-            if len(reason) + len(entry) > MAX_REASON_LENGTH:
-                return f"{reason} … ({total - listed} more)." if listed else f"{reason} {entry[:MAX_REASON_LENGTH]}…"
-            reason = f"{reason} {entry};"
+            entry = shorten(" and ".join(words))
+            if len(text) + len(entry) > MAX_REASON_LENGTH:
+                return f"{text} and {total - listed:,} more."
+            text = f"{text} {entry};"
             listed += 1
-    return f"{reason.rstrip(';')}."
+    return f"{text.rstrip(';')}."
 
 
 def _written(value: Scalar) -> str:
-    return value[0] if isinstance(value, tuple) else repr(value)
+    return value[0] if isinstance(value, tuple) else quote_value(value)

@@ -35,6 +35,7 @@ from app.pricing.conditions import Condition, ambiguous_pairs
 from app.pricing.outcomes import BlockRunOutcome, OutcomePrices
 from app.pricing.quotes import BlockPrices, Card, ModelPrice, Rule, Unit
 from app.pricing.rate_card_json import MAX_TEXT_LENGTH, canonical_json
+from app.quoting import quote_value
 
 MAX_PROBLEMS: Final = 200
 MAX_NAME_LENGTH: Final = 255
@@ -90,9 +91,9 @@ class _Checks:
         for name in value:
             if name not in required | optional:
                 known = ", ".join(sorted(required | optional))
-                self.note(path, f"has the unknown key {str(name)[:100]!r}; known are {known}")
+                self.note(path, f"has the unknown key {quote_value(name)}; known are {known}")
         for name in sorted(required - value.keys()):
-            self.note(path, f"lacks {name!r}")
+            self.note(path, f"lacks {quote_value(name)}")
         return value
 
     def entries(self, value: object, path: str, *, at_most: int) -> list[tuple[str, Any]]:
@@ -182,7 +183,9 @@ def _card(document: object, checks: _Checks, *, version: int, effective_at: date
 
     def add(prices: BlockPrices, path: str) -> None:
         if prices.block in paths:
-            checks.note(path, f"prices block {prices.block!r} a second time: {paths[prices.block]} prices it already")
+            checks.note(
+                path, f"prices block {quote_value(prices.block)} a second time: {paths[prices.block]} prices it already"
+            )
         paths[prices.block] = path
         blocks[prices.block] = prices
 
@@ -238,7 +241,7 @@ def _models(value: object, checks: _Checks) -> tuple[ModelPrice, ...]:
         provider = checks.name(parts.get("provider", "?"), f"{path}.provider", spaces=True)
         credits = checks.whole_number(parts.get("credits", 0), f"{path}.credits", minimum=0)
         if model in models and "model" in parts:
-            checks.note(path, f"prices model {model!r} a second time")
+            checks.note(path, f"prices model {quote_value(model)} a second time")
         models[model] = ModelPrice(model, provider, credits)
     return tuple(models.values())
 
@@ -272,14 +275,14 @@ def _note_ambiguities(block: str, rules: Mapping[int, Rule], path: str, checks: 
         one, other = positions[first], positions[second]
         checks.note(
             f"{path}.rules.{other}",
-            f"and rules.{one} of block {block!r} can both match, with equally many values: "
+            f"and rules.{one} of block {quote_value(block)} can both match, with equally many values: "
             f"{_condition_text(rules[one])} and {_condition_text(rules[other])}; let one name more settings",
         )
 
 
 def _rule(parts: Mapping[str, Any], path: str, checks: _Checks) -> Rule:
     if "credits" not in parts:
-        checks.note(path, "lacks its 'credits'")
+        checks.note(path, 'lacks "credits"')
     credits = checks.whole_number(parts.get("credits", 0), f"{path}.credits", minimum=0)
     when = checks.condition(parts.get("when", {}), f"{path}.when")
     unit = parts.get("unit", "run")

@@ -11,6 +11,7 @@ from typing import Final, Self
 from urllib.parse import urlsplit
 
 from app.errors import Misconfigured
+from app.quoting import quote_value
 from app.server.production_checks import issuer_problems, weak_secrets, webhook_problems
 from app.settings import Settings
 
@@ -120,7 +121,9 @@ def _hosts(settings: Settings) -> frozenset[str] | None:
         return frozenset({host}) if host and settings.environment == "production" else None
     for host in settings.allowed_hosts:
         if not _HOST.fullmatch(host.lower()):
-            raise Misconfigured(f"ALLOWED_HOSTS: {host!r} is not a host name: write credits.example.com, without port.")
+            raise Misconfigured(
+                f"ALLOWED_HOSTS: {quote_value(host)} is not a host name: write credits.example.com, without port."
+            )
     return frozenset(host.lower() for host in settings.allowed_hosts)
 
 
@@ -129,6 +132,7 @@ def _origins(settings: Settings) -> tuple[str, ...]:
     for origin in origins:
         if origin != "*" and not _ORIGIN.fullmatch(origin):
             raise Misconfigured(
-                f"ALLOWED_ORIGINS: {origin!r} is not an origin: write https://app.example.com, without a path."
+                f"ALLOWED_ORIGINS: {quote_value(origin)} is not an origin: write "
+                "https://app.example.com, without a path."
             )
     return origins

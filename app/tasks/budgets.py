@@ -7,6 +7,7 @@ nested task without its own budget draws on the budget of its closest ancestor t
 from app.errors import BudgetReached, InvalidInput, TaskStopped
 from app.ledger.rules import balance_changes, holds
 from app.ledger.rules.account_state import AccountState, Cause, Hold, LedgerEntry
+from app.quoting import quote_value
 from app.tasks.rules import (
     DEFAULT_BUDGET_TIMEOUT_SECONDS,
     StopReason,
@@ -111,7 +112,9 @@ def fund_resumed_task(account: AccountState, task: TaskState, *, add_budget: int
 def _add_budget(account: AccountState, task: TaskState, budget: Hold | None, credits: int, actor: str) -> TaskState:
     if budget is not None and budget.task_id != task.task_id:
         raise InvalidInput.at(
-            "addBudget", f"task {task.task_id!r} draws on the budget of task {budget.task_id!r}: add to that one"
+            "addBudget",
+            f"task {quote_value(task.task_id)} draws on the budget of task {quote_value(budget.task_id)}: add credits "
+            "to that one",
         )
     parent = account.holds[budget.parent_budget] if budget is not None and budget.parent_budget is not None else None
     check_can_start(account, 0 if parent is not None and parent.is_open else credits)

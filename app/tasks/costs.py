@@ -13,6 +13,7 @@ from typing import Final, TypeVar
 from app.db import pools
 from app.db.tables import key_columns
 from app.errors import InvalidInput
+from app.quoting import quote_value
 from app.tasks.rows import TASKS, AccountScopedId
 from app.tasks.rules import TaskState
 
@@ -261,7 +262,9 @@ async def check_days_and_time_zone(*, days: int, time_zone: str) -> None:
     if not _time_zones:
         _time_zones = frozenset(record["name"] for record in await pools.fetch(_TIME_ZONES))
     if time_zone not in _time_zones:
-        raise InvalidInput.at("timeZone", f"must be an IANA time zone such as Europe/Berlin; it is {time_zone[:64]!r}")
+        raise InvalidInput.at(
+            "timeZone", f"must be an IANA time zone such as Europe/Berlin; it is {quote_value(time_zone)}"
+        )
 
 
 async def _cost_groups(

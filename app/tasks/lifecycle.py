@@ -13,6 +13,7 @@ from app.ledger.notifications import NotificationKind
 from app.ledger.posting import Posting
 from app.ledger.rules import holds
 from app.ledger.rules.account_state import AccountState, HoldStatus
+from app.quoting import quote_value
 from app.tasks import rows, task_accounts
 from app.tasks.budgets import open_budget, own_budget
 from app.tasks.rules import (
@@ -188,7 +189,7 @@ def _record_skipped_start(
         account,
         posting.write,
         NotificationKind.SCHEDULE_SKIPPED,
-        f"A scheduled run of agent {request.agent_id!r} did not start: {error.message}",
+        f"A scheduled run of agent {quote_value(request.agent_id)} did not start: {error.message}",
         agent_id=request.agent_id,
     )
     record_event(account, ScheduleSkipped(agent_id=request.agent_id))

@@ -22,6 +22,7 @@ from app.ledger.posting import Posting
 from app.ledger.rules.account_state import AccountState
 from app.ledger.rules.ledger_keys import LedgerKeys
 from app.plurals import counted
+from app.quoting import quote_value
 from app.tasks import rows, task_accounts
 from app.tasks.budgets import find_budget, fund_resumed_task
 from app.tasks.lifecycle import TaskChange
@@ -113,8 +114,8 @@ def stop_task(
             account,
             posting.write,
             NotificationKind.OUT_OF_CREDITS,
-            f"Agent {task.agent_id!r} was stopped: a block run costs {counted(required, 'credit')}; available: "
-            f"{error.available_credits:,}. Add {counted(error.shortfall_credits, 'credit')} to continue.",
+            f"Agent {quote_value(task.agent_id)} was stopped: a block run costs {counted(required, 'credit')}; "
+            f"available: {error.available_credits:,}. Add {counted(error.shortfall_credits, 'credit')} to continue.",
             agent_id=task.agent_id,
         )
         after = apply_stop(task, StopReason.OUT_OF_CREDITS, required=required, shortfall=error.shortfall_credits)

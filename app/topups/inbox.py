@@ -22,7 +22,7 @@ from app.credits import check_key
 from app.db import failures, pools
 from app.db.set_writes import SetStatement, SetWrite
 from app.db.tables import RowSelect
-from app.errors import InvalidInput
+from app.errors import BillingError, InvalidInput, RequestError
 from app.ledger.posting import ExtraRead, Posting
 from app.topups.models import InboxEvent
 from app.topups.provider import ProviderEvent
@@ -158,7 +158,9 @@ async def record_failure(event_id: str, error: Exception) -> None:
 
     A lost database connection is not counted, because the event is not its cause.
     """
-    text = _error_text(f"{type(error).__name__}: {error}")
+    text = _error_text(
+        str(error) if isinstance(error, BillingError | RequestError) else f"{type(error).__name__}: {error}"
+    )
     if failures.is_database_failure(error):
         await pools.fetch(_RETRY_LATER, event_id, text, BACK_OFF_SECONDS[0])
         return

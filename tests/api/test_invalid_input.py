@@ -107,7 +107,7 @@ async def test_each_unknown_id_has_its_own_error(api: Api) -> None:
     charged = await api.data(SERVICE, CHARGE, input={"taskId": "nowhere", "blockRunId": "r", "block": "NoteBlock"})
     assert charged["charge"] == {
         "__typename": "TaskNotFoundError",
-        "message": "Task 'nowhere' does not exist: start it with startTask.",
+        "message": 'Task "nowhere" does not exist: start it with startTask.',
     }
     reverse = "mutation($input: ReverseChargeInput!) { reverseCharge(input: $input) { __typename } }"
     input = {"taskId": "nowhere", "blockRunId": "r", "reason": "x", "idempotencyKey": "k"}

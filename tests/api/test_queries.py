@@ -163,7 +163,7 @@ async def test_an_estimate_reports_the_first_unaffordable_line(api: Api) -> None
     code, message = await api.error(ALICE, query, plan=[{"block": "UnknownBlock"}])
     assert (code, message) == (
         "PRICE_NOT_FOUND",
-        "Rate card 1 has no price for block 'UnknownBlock'. The block is not in the rate card.",
+        'blockRuns.0: Rate card 1 has no price for block "UnknownBlock". The block is not in the rate card.',
     )
 
 

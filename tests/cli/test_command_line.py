@@ -59,8 +59,8 @@ def test_a_port_in_use_is_reported_with_another_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("environment", "message"),
     [
-        ({"PORT": "eighty"}, "PORT must be a whole number (it is 'eighty')."),
-        ({"WORKERS": "0"}, "WORKERS must be at least 1 (it is '0')."),
+        ({"PORT": "eighty"}, 'PORT must be a whole number (it is "eighty").'),
+        ({"WORKERS": "0"}, 'WORKERS must be at least 1 (it is "0").'),
         ({"HOST": "192.0.2.1", "PORT": "0"}, "set HOST and PORT"),
         ({"PORT": "0", "DATABASE_URL": "postgresql://nobody@127.0.0.1:1/nothing"}, "check DATABASE_URL"),
         ({"PORT": "0", "DATABASE_URL": "mysql://127.0.0.1/nothing"}, "DATABASE_URL: It must be postgresql"),
@@ -68,11 +68,11 @@ def test_a_port_in_use_is_reported_with_another_one(tmp_path: Path) -> None:
             {"PORT": "0", "ENVIRONMENT": "production"},
             "DATABASE_URL is not set: production needs a PostgreSQL 15 or newer.",
         ),
-        ({"REQUEST_LOG": "some"}, "REQUEST_LOG must be all, without-charges or none (it is 'some')."),
+        ({"REQUEST_LOG": "some"}, 'REQUEST_LOG must be all, without-charges or none (it is "some").'),
         ({"SWEEP_SECONDS": "nan"}, "SWEEP_SECONDS must be"),
-        ({"SWEEP_SECONDS": "0"}, "SWEEP_SECONDS must be more than 0 (it is '0')."),
-        ({"CURRENCY": "usd"}, "CURRENCY must match the pattern ^[A-Z]{3}$ (it is 'usd')."),
-        ({"STRIPE_AUTOMATIC_TAX": "perhaps"}, "STRIPE_AUTOMATIC_TAX must be true or false (it is 'perhaps')."),
+        ({"SWEEP_SECONDS": "0"}, 'SWEEP_SECONDS must be more than 0 (it is "0").'),
+        ({"CURRENCY": "usd"}, 'CURRENCY must match the pattern ^[A-Z]{3}$ (it is "usd").'),
+        ({"STRIPE_AUTOMATIC_TAX": "perhaps"}, 'STRIPE_AUTOMATIC_TAX must be true or false (it is "perhaps").'),
         ({"JWT_HS256_SECRET": "short"}, "JWT_HS256_SECRET must have at least 32 characters."),
     ],
 )
@@ -110,9 +110,9 @@ def test_all_settings_that_cannot_be_parsed_are_reported_at_once(tmp_path: Path)
     done = run_command("serve", WORKERS="many", PORT="99999", RATE_PER_USER="-1", DATA_DIR=str(tmp_path))
 
     assert done.stderr.splitlines() == [
-        "Error: PORT must be at most 65535 (it is '99999').",
-        "WORKERS must be a whole number (it is 'many').",
-        "RATE_PER_USER must be at least 0 (it is '-1').",
+        'Error: PORT must be at most 65535 (it is "99999").',
+        'WORKERS must be a whole number (it is "many").',
+        'RATE_PER_USER must be at least 0 (it is "-1").',
     ]
 
 

@@ -53,16 +53,16 @@ async def test_a_grant_to_an_invalid_owner_is_refused_as_by_the_api(db: str, own
     refused = await run(db, "grant", owner, "5", "--reason", "welcome")
 
     assert (refused.returncode, refused.stdout) == (1, "")
-    assert refused.stderr == "Error: ownerId must have 1 to 255 visible characters, without spaces\n"
+    assert refused.stderr == "Error: ownerId must have 1 to 255 visible characters, without spaces.\n"
     assert await pools.fetch("SELECT 1 FROM account") == []
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--key", ""), "Error: idempotencyKey must have 1 to 255 visible characters, without spaces\n"),
-        (("--key", "a b"), "Error: idempotencyKey must have 1 to 255 visible characters, without spaces\n"),
-        (("--reason", "\udcff"), "Error: reason must say why, in 1 to 1,000 characters\n"),
+        (("--key", ""), "Error: idempotencyKey must have 1 to 255 visible characters, without spaces.\n"),
+        (("--key", "a b"), "Error: idempotencyKey must have 1 to 255 visible characters, without spaces.\n"),
+        (("--reason", "\udcff"), "Error: reason must say why, in 1 to 1,000 characters.\n"),
         (("--expires-at", "9999-12-31T23:59:59Z"), "must lie between 2000-01-01 and 9999-01-01 UTC.\n"),
         (("--expires-at", "2099-01-01T00:00:00"), "must have an offset from UTC, such as 2026-01-31T12:00:00Z.\n"),
     ],
@@ -82,7 +82,7 @@ async def test_an_empty_key_of_a_publication_is_refused(db: str) -> None:
     refused = await run(db, "prices", "publish", str(REPOSITORY / "app/pricing/default_rate_card.json"), "--key", "")
 
     assert (refused.returncode, refused.stderr) == (
-        1, "Error: idempotencyKey must have 1 to 255 visible characters, without spaces\n"
+        1, "Error: idempotencyKey must have 1 to 255 visible characters, without spaces.\n"
     )  # fmt: skip
     assert len(await pools.fetch("SELECT 1 FROM rate_card")) == 1
 
@@ -90,11 +90,11 @@ async def test_an_empty_key_of_a_publication_is_refused(db: str) -> None:
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        (("keys", "create", "", "--scope", "read"), "Error: name must have 1 to 255 visible characters\n"),
-        (("keys", "revoke", "\udcff"), "Error: id must have 1 to 255 visible characters, without spaces\n"),
-        (("provider-events", "replay", ""), "Error: id must have 1 to 255 visible characters, without spaces\n"),
-        (("token", "service", "\u3164"), "Error: name must have 1 to 255 visible characters\n"),
-        (("token", "user", "al ice"), "Error: name must have 1 to 255 visible characters, without spaces\n"),
+        (("keys", "create", "", "--scope", "read"), "Error: name must have 1 to 255 visible characters.\n"),
+        (("keys", "revoke", "\udcff"), "Error: id must have 1 to 255 visible characters, without spaces.\n"),
+        (("provider-events", "replay", ""), "Error: id must have 1 to 255 visible characters, without spaces.\n"),
+        (("token", "service", "\u3164"), "Error: name must have 1 to 255 visible characters.\n"),
+        (("token", "user", "al ice"), "Error: name must have 1 to 255 visible characters, without spaces.\n"),
     ],
 )
 async def test_other_commands_refuse_invalid_ids_and_names(
@@ -108,9 +108,9 @@ async def test_other_commands_refuse_invalid_ids_and_names(
 @pytest.mark.parametrize(
     ("owner", "message"),
     [
-        ("nobody", "Error: OWNER nobody has no account\n"),
-        ("", "Error: OWNER must have 1 to 255 visible characters, without spaces\n"),
-        ("al ice", "Error: OWNER must have 1 to 255 visible characters, without spaces\n"),
+        ("nobody", "Error: OWNER nobody has no account.\n"),
+        ("", "Error: OWNER must have 1 to 255 visible characters, without spaces.\n"),
+        ("al ice", "Error: OWNER must have 1 to 255 visible characters, without spaces.\n"),
     ],
 )
 async def test_an_unknown_owner_cannot_be_verified(db: str, owner: str, message: str) -> None:
@@ -197,7 +197,7 @@ async def test_a_file_without_heads_is_refused(db: str, tmp_path: Path, line: st
 
     refused = await run(db, "verify", "--heads", str(heads))
 
-    assert (refused.returncode, refused.stderr) == (2, "Error: heads is not a file of heads: see line 1\n")
+    assert (refused.returncode, refused.stderr) == (2, "Error: heads is not a file of heads: see line 1.\n")
     assert heads.read_text() == f"{line}\n"
 
 
@@ -215,4 +215,4 @@ async def test_a_printed_rate_card_can_be_published(db: str, tmp_path: Path) -> 
     assert published.stdout.startswith("rate card 2 published, in force from ")
     assert again.stdout.startswith("rate card 2 was published before, in force from ")
     assert (await run(db, "prices", "show")).stderr.startswith("rate card 1, ")  # 2 is not in force yet
-    assert (await run(db, "prices", "show", "--version", "3")).stderr == "Error: version 3 does not exist\n"
+    assert (await run(db, "prices", "show", "--version", "3")).stderr == "Error: version 3 does not exist.\n"

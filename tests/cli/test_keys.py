@@ -44,7 +44,7 @@ async def test_a_key_is_created_printed_once_listed_and_revoked(db: str) -> None
     assert outcome(await run(db, "keys", "list"))[1].splitlines()[1].split()[3] == "revoked"
     again = outcome(await run(db, "keys", "revoke", id_of(key)))
     assert again == (
-        1, "", f"Error: There is no active key '{id_of(key)}': `python -m app keys list` lists the ids.\n"
+        1, "", f'Error: There is no active key "{id_of(key)}": `python -m app keys list` lists the ids.\n'
     )  # fmt: skip
     actions = [(record.action, record.actor, record.subject) for record in await records.list_records(limit=9)]
     assert actions == [
@@ -76,7 +76,7 @@ async def test_a_third_active_key_is_refused_with_the_two_to_revoke(db: str) -> 
     )
     status, output, error = outcome(await run(db, "keys", "create", "executor", "--scope", "charge"))
     assert (status, output) == (1, "")
-    assert f"'executor' has 2 active keys ({id_of(first)} and {id_of(second)}): revoke one of them first" in error
+    assert f'"executor" has 2 active keys ({id_of(first)} and {id_of(second)}): revoke one of them first' in error
     await service_keys.revoke_key(id_of(first))
     await service_keys.create_key("executor", [Scope.CHARGE])
     await service_keys.create_key("scheduler", [Scope.CHARGE])

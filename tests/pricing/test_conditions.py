@@ -38,7 +38,7 @@ def test_whether_two_conditions_can_both_match(one: Any, other: Any, can: bool) 
     assert can_both_match(Condition(other), Condition(one)) is can
 
 
-BOTH = "of block 'Block' can both match, with equally many values"
+BOTH = 'of block "Block" can both match, with equally many values'
 ADVICE = "let one name more settings"
 SCALARS = (True, False, 1, "x")
 INNER = [

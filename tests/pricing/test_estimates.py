@@ -5,7 +5,7 @@ from decimal import Decimal
 import pytest
 
 from app.credits import MAX_CREDITS
-from app.errors import BalanceLimitReached, InvalidInput, MeasurementMissing, PriceNotFound
+from app.errors import InvalidInput, MeasurementNeeded, OutOfRange, PriceUnavailable, RequestError
 from app.pricing.estimates import PlannedBlockRun, estimate_cost
 from app.pricing.measurements import Measurements
 from tests.pricing.cards import a_card
@@ -14,6 +14,7 @@ CARD = a_card(
     {"block": "Ten", "credits": 10},
     {"block": "Video", "credits": 3, "unit": "second", "per": 10},
     {"block": "Gold", "credits": MAX_CREDITS},
+    {"block": "Golden", "credits": MAX_CREDITS, "unit": "second"},
     free_blocks=["Note"],
 )
 PLAN = [
@@ -66,12 +67,40 @@ def test_a_plan_is_estimated_within_its_bounds_and_refused_beyond_them() -> None
     "plan", [[PlannedBlockRun("Gold", count=2)], [PlannedBlockRun("Gold"), PlannedBlockRun("Ten")]]
 )
 def test_a_sum_beyond_the_bound_is_refused(plan: list[PlannedBlockRun]) -> None:
-    with pytest.raises(BalanceLimitReached):
+    with pytest.raises(OutOfRange, match="The cost of this plan would exceed"):
         estimate_cost(CARD, plan, available_credits=MAX_CREDITS)
 
 
-def test_a_line_without_a_price_refuses_the_plan() -> None:
-    with pytest.raises(PriceNotFound):
-        estimate_cost(CARD, [PlannedBlockRun("Ten"), PlannedBlockRun("Unknown")], available_credits=100)
-    with pytest.raises(MeasurementMissing):
-        estimate_cost(CARD, [PlannedBlockRun("Video")], available_credits=100)
+@pytest.mark.parametrize(
+    ("run", "kind", "message"),
+    [
+        (
+            PlannedBlockRun("Then"),
+            PriceUnavailable,
+            (
+                'blockRuns.1: Rate card 7 has no price for block "Then". The block is not in the rate card. '
+                'Did you mean "Ten"?'
+            ),
+        ),
+        (
+            PlannedBlockRun("Video"),
+            MeasurementNeeded,
+            'blockRuns.1: Block "Video" is priced by measurement: send measurements.seconds.',
+        ),
+        (
+            PlannedBlockRun("Golden", measurements=Measurements(seconds=Decimal(10**6))),
+            OutOfRange,
+            (
+                "blockRuns.1: The price of this block run would exceed 9,007,199,254,740,991 (2^53 - 1). Nothing was "
+                "changed."
+            ),
+        ),
+    ],
+)
+def test_a_line_without_a_price_refuses_the_plan_and_is_named(
+    run: PlannedBlockRun, kind: type[RequestError], message: str
+) -> None:
+    with pytest.raises(kind) as refusal:
+        estimate_cost(CARD, [PlannedBlockRun("Ten"), run], available_credits=100)
+
+    assert str(refusal.value) == message

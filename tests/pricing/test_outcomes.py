@@ -54,14 +54,14 @@ def test_an_outcome_never_costs_more_than_the_charge_and_success_costs_the_charg
     ("outcomes", "path", "message"),
     [
         ("full", "outcomes", "must be an object"),
-        ({"succeeded": "nothing"}, "outcomes", "has the unknown key 'succeeded'; known are"),
-        ({"FAILED": "full"}, "outcomes", "has the unknown key 'FAILED'; known are"),
+        ({"succeeded": "nothing"}, "outcomes", 'has the unknown key "succeeded"; known are'),
+        ({"FAILED": "full"}, "outcomes", 'has the unknown key "FAILED"; known are'),
         ({"failed": "half"}, "outcomes.failed", 'must be "full", "nothing" or {"fee": credits}'),
         ({"failed": 3}, "outcomes.failed", 'must be "full", "nothing" or {"fee": credits}'),
         ({"failed": {"fee": 0}}, "outcomes.failed.fee", "must be a whole number from 1"),
         ({"failed": {"fee": 1.5}}, "outcomes.failed.fee", "must be a whole number from 1"),
-        ({"failed": {}}, "outcomes.failed", "lacks 'fee'"),
-        ({"failed": {"fee": 1, "per": 2}}, "outcomes.failed", "has the unknown key 'per'"),
+        ({"failed": {}}, "outcomes.failed", 'lacks "fee"'),
+        ({"failed": {"fee": 1, "per": 2}}, "outcomes.failed", 'has the unknown key "per"'),
     ],
 )
 def test_an_invalid_outcome_is_reported_with_its_path(outcomes: Any, path: str, message: str) -> None:

@@ -8,6 +8,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from app.errors import InvalidRateCard, PriceNotFound
+from app.pricing.block_names import BlockNames
 from app.pricing.quotes import Quote, Unit, quote
 from tests.pricing.cards import a_card, a_card_with_rules, leaf_count, matches
 
@@ -124,7 +125,9 @@ def test_an_unknown_block_is_refused_unless_the_card_makes_it_free() -> None:
 
     with pytest.raises(PriceNotFound) as refusal:
         quote(refusing, "Unknown", {})
-    assert refusal.value.message == "Rate card 7 has no price for block 'Unknown'. The block is not in the rate card."
+    assert refusal.value.message == (
+        'Rate card 7 has no price for block "Unknown". The block is not in the rate card. Did you mean "Known"?'
+    )
 
     assert quote(giving, "Unknown", {}) == FREE
     with pytest.raises(PriceNotFound):
@@ -137,7 +140,52 @@ def test_a_refusal_names_the_priced_settings_and_nothing_that_was_sent() -> None
     with pytest.raises(PriceNotFound) as refusal:
         quote(card, "Block", {"size": "my password"})
 
-    assert refusal.value.reason == "Its settings match no rule. Priced are: hd = false and size = 'big'; n = 2."
+    assert refusal.value.reason == (
+        'No price matches the values of "hd" and "size" together. Prices exist for: hd = false and size = "big"; n = 2.'
+    )
+
+
+@pytest.mark.parametrize(
+    ("rules", "sent", "reason"),
+    [
+        ([{"size": "big"}], {}, 'The setting "size" is missing.'),
+        ([{"size": "big"}], {"size": "huge"}, 'No price matches the value of "size".'),
+        ([{"size": "big"}], {"size": None}, 'No price matches the value of "size".'),
+        ([{"size": "big", "hd": True}], {}, 'The settings "hd" and "size" are missing.'),
+        ([{"size": "big", "hd": True}], {"size": "big"}, 'The setting "hd" is missing.'),
+        ([{"size": "big", "hd": False}], {}, 'The setting "size" is missing.'),
+        ([{"style": {"name": "oil"}}], {"style": {}}, 'The setting "style.name" is missing.'),
+        ([{"style": {"name": "oil"}}], {"style": "oil"}, 'No price matches the value of "style.name".'),
+        ([{"size": "big", "hd": True}, {"model": "a"}], {"size": "big"}, 'The setting "hd" is missing.'),
+        ([{"size": "big", "hd": True}, {"model": "a"}], {}, 'The setting "model" is missing.'),
+    ],
+)
+def test_a_refusal_names_the_missing_setting_or_the_one_without_a_price(rules: Any, sent: Any, reason: str) -> None:
+    card = a_card_with_rules(*({"when": when, "credits": 1} for when in rules))
+
+    with pytest.raises(PriceNotFound) as refusal:
+        quote(card, "Block", sent)
+
+    assert refusal.value.reason.startswith(f"{reason} Prices exist for: ")
+
+
+@pytest.mark.parametrize(
+    ("block", "nearest"),
+    [
+        ("ScreenshotWebpage", "ScreenshotWebPage"),
+        ("screenshot_web_page", "ScreenshotWebPage"),
+        ("ScreenshotWebPageBlock", "ScreenshotWebPage"),
+        ("ScreenshotWbPage", "ScreenshotWebPage"),
+        ("WriteTxt", "WriteText"),
+        ("", None),
+        ("Xyz", None),
+        ("W" * 255, None),
+    ],
+)
+def test_the_nearest_block_is_suggested_if_one_is_similar(block: str, nearest: str | None) -> None:
+    names = BlockNames(["ScreenshotWebPage", "WriteText", "WriteFile", "MakeVideo", "X"])
+
+    assert names.nearest(block) == nearest
 
 
 @pytest.mark.parametrize(
@@ -149,8 +197,8 @@ def test_the_message_of_a_refusal_has_a_readable_length(setting: str, values: li
     with pytest.raises(PriceNotFound) as refusal:
         quote(card, "Block", {})
 
-    assert "…" in refusal.value.reason
-    assert len(refusal.value.reason) < 400
+    assert refusal.value.reason.endswith(" more.") or "…" in refusal.value.reason
+    assert len(refusal.value.reason) < 500
 
 
 def test_every_block_costs_nothing_with_the_customers_own_key() -> None:

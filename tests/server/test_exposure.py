@@ -104,7 +104,7 @@ def test_the_summary_omits_what_the_settings_close_in_development() -> None:
         ({"database_url": f"postgresql://credits:{KEY}@db/c"}, "LEDGER_KEY is also used for another setting"),
         ({"payment_provider": "stripe"}, "STRIPE_WEBHOOK_SECRET is not set"),
         ({"allowed_hosts": None}, "ALLOWED_HOSTS is not set"),
-        ({"allowed_hosts": "*"}, "ALLOWED_HOSTS: '\\*' is not a host name"),
+        ({"allowed_hosts": "*"}, 'ALLOWED_HOSTS: "\\*" is not a host name'),
         ({"allowed_hosts": "*.example.com"}, "is not a host name"),
         ({"allowed_hosts": "credits.example.com:443"}, "is not a host name"),
         ({"allowed_origins": "*"}, 'ALLOWED_ORIGINS is "\\*"'),

@@ -56,7 +56,7 @@ async def test_a_refusal_of_stripe_is_typed_and_leaves_no_pending_row(
     stripe_provider: Stripe, fake_stripe: FakeStripe, status: int, error: Json, reason: str
 ) -> None:
     fake_stripe.refusal = status, error
-    code = error.get("code", "InvalidRequestError")
+    code = error.get("code", "invalid_request_error")
     for _ in range(2):
         with pytest.raises(PaymentRefused) as refused:
             await begin_checkout(stripe_provider, key="same")

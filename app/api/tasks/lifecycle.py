@@ -24,6 +24,7 @@ from app.errors import (
     TaskNotStopped,
     TaskStopped,
 )
+from app.quoting import quote_value
 from app.tasks import lifecycle, queries, stop_and_resume
 from app.tasks.lifecycle import StartTaskRequest
 from app.tasks.rules import TaskStatus, TaskTrigger
@@ -176,7 +177,7 @@ class LifecycleMutations:
     )
     async def resume_task(self, info: ResolverInfo, input: ResumeTaskInput) -> ResumeTaskSuccess:
         owner_id = await _find_owner(info.context, input)
-        check_can_change(info.context, owner_id, f"Task {input.task_id!r}")
+        check_can_change(info.context, owner_id, f"Task {quote_value(input.task_id)}")
         done = await stop_and_resume.resume_task(
             build_from(
                 ResumeTaskRequest,
@@ -196,7 +197,7 @@ class LifecycleMutations:
     )
     async def cancel_task(self, info: ResolverInfo, input: CancelTaskInput) -> CancelTaskSuccess:
         owner_id = await _find_owner(info.context, input)
-        check_can_change(info.context, owner_id, f"Task {input.task_id!r}")
+        check_can_change(info.context, owner_id, f"Task {quote_value(input.task_id)}")
         done = await lifecycle.cancel_task(
             input.task_id, owner_ids=writable_owners(info.context.authenticated_caller), audit=audit_context(info)
         )

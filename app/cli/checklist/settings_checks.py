@@ -17,6 +17,7 @@ from app.cli.checklist.results import CheckFailed, Installation, fail_if
 from app.db import database_url
 from app.errors import Misconfigured
 from app.plurals import counted
+from app.quoting import quote_value
 from app.server import exposure, production_checks
 from app.settings import Settings, log_format, reveal
 from app.state import LEDGER_KEY_MISSING, ledger_keys
@@ -98,8 +99,8 @@ async def origins(installation: Installation) -> str:
     listed = exposure.production_origins(installation.settings)
     fail_if(
         [
-            f"ALLOWED_ORIGINS: {origin!r} is not https, so its pages can be replaced on the way to the browser: serve "
-            "them with https."
+            f"ALLOWED_ORIGINS: {quote_value(origin)} is not https, so its pages can be replaced on the way to the "
+            "browser: serve them with https."
             for origin in listed
             if not origin.startswith("https://")
         ]
@@ -122,13 +123,15 @@ async def proxy(installation: Installation) -> str:
 
 
 def _proxy_problem(name: str) -> str | None:
-    everybody = f"FORWARDED_ALLOW_IPS: {name!r} includes every address: list the addresses of your proxies."
+    everybody = f"FORWARDED_ALLOW_IPS: {quote_value(name)} includes every address: list the addresses of your proxies."
     if name == "*":
         return everybody
     try:
         return None if ip_network(name).prefixlen else everybody
     except ValueError:
-        return f"FORWARDED_ALLOW_IPS: {name!r} is not an address or a network: write 10.0.0.1 or 10.0.0.0/24."
+        return (
+            f"FORWARDED_ALLOW_IPS: {quote_value(name)} is not an address or a network: write 10.0.0.1 or 10.0.0.0/24."
+        )
 
 
 async def public_url(installation: Installation) -> str:

@@ -12,6 +12,7 @@ from typing import Any, Final
 from graphql import DocumentNode, OperationDefinitionNode
 
 from app.auth.caller import Caller
+from app.engine.coercion_messages import plain_message
 from app.engine.documents import DocumentCache, InvalidDocument
 from app.engine.errors import ErrorCode, format_error
 from app.engine.persisted.files import (
@@ -135,7 +136,7 @@ def validate_documents(
         except InvalidDocument as invalid:
             for error in invalid.errors:
                 line = error.locations[0].line if error.locations else 1
-                message = f"{error.message} {_remedy(error.extensions)}"
+                message = f"{plain_message(error.message)} {_remedy(error.extensions)}"
                 problems.append(DocumentProblem(document.location_of(line), message))
             continue
         if not operations_by_name(found):

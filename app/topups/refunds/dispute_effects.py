@@ -11,6 +11,7 @@ changes later.
 """
 
 from app.ledger.rules import debt
+from app.quoting import quote_value
 from app.topups.provider import Dispute, DisputeStatus
 from app.topups.provider_events import EventNotApplied, EventOutcome
 from app.topups.refunds.amounts import DisputeRow, credits_for_amount, find_mismatches
@@ -34,8 +35,8 @@ def apply_dispute_event(locked: LockedTopUp, reported: Dispute) -> EventOutcome:
     if reported.status is None:
         ref = reported.dispute_ref
         raise EventNotApplied(
-            f"dispute {ref} has the status {reported.provider_status!r:.100}, which is not known. Look it up at the"
-            f" provider, then run `python -m app provider-events decide {ref} won` or `... {ref} lost`",
+            f"dispute {ref} has the status {quote_value(reported.provider_status)}, which is not known. Look it up at "
+            f"the provider, then run `python -m app provider-events decide {ref} won` or `... {ref} lost`",
             EventOutcome.PARKED_UNKNOWN,
         )
     known = locked.disputes.get(reported.dispute_ref)

@@ -11,6 +11,7 @@ from uuid import uuid4
 
 from app.ledger.rules import debt
 from app.ledger.rules.account_state import Cause
+from app.quoting import quote_value
 from app.topups.errors import RefundExceedsTopUp
 from app.topups.provider import DisputeStatus, Refund, RefundStatus
 from app.topups.provider_events import EventNotApplied, EventOutcome
@@ -90,7 +91,7 @@ def _find_refund(locked: LockedTopUp, reported: Refund) -> RefundRow | None:
     if reference is not None and reference.account_id == locked.top_up.account_id:
         refund = locked.refunds.get(reference.row_id)
     if refund is None:
-        reason = f"There is no refund {reported.reference!r} of this top-up."
+        reason = f"There is no refund {quote_value(reported.reference)} of this top-up."
         raise EventNotApplied(reason, EventOutcome.PARKED_UNKNOWN)
     return refund
 

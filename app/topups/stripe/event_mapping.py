@@ -15,6 +15,7 @@ from typing import Any, Final
 from app.credits import MAX_CREDITS
 from app.errors import Unavailable
 from app.instants import instant_of_timestamp
+from app.quoting import quote_value
 from app.topups.provider import Dispute, DisputeStatus, ProviderObject, Refund, RefundStatus, SavedCardCharge
 from app.topups.rules import UNNAMED_TAX, Payment, PaymentStatus, SavedCard, TaxLine
 
@@ -341,10 +342,10 @@ def _amount(item: Json, name: str, currency: str) -> int:
         value = int(value)
     is_whole = isinstance(value, int) or (isinstance(value, float) and math.isfinite(value) and value.is_integer())
     if not is_whole or isinstance(value, bool) or abs(value) > MAX_CREDITS:
-        raise InexactAmount(f"Stripe reports {name} {value!r:.50}, which is not a whole number of minor units.")
+        raise InexactAmount(f"Stripe reports {name} {quote_value(value)}, which is not a whole number of minor units.")
     whole, rest = divmod(int(value), _STRIPE_HUNDREDTHS.get(currency, 1))
     if rest:
-        raise InexactAmount(f"Stripe reports {name} {value!r:.50}, which is not a whole number of {currency}.")
+        raise InexactAmount(f"Stripe reports {name} {quote_value(value)}, which is not a whole number of {currency}.")
     return whole
 
 

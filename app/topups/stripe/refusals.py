@@ -33,9 +33,9 @@ async def translate_errors() -> AsyncIterator[None]:
     try:
         yield
     except stripe.StripeError as error:
-        raise Unavailable(
-            f"Stripe cannot be reached or refuses the request ({type(error).__name__}): try again shortly."
-        ) from error
+        status = error.http_status
+        why = "cannot be reached" if status is None else f"cannot handle the request now (HTTP status {status})"
+        raise Unavailable(f"Stripe {why}: try again shortly.") from error
 
 
 @asynccontextmanager
@@ -82,5 +82,5 @@ def _find_refusal(error: stripe.InvalidRequestError) -> Exception:
 
 def _refused(reason: RefusalReason, error: stripe.StripeError) -> PaymentRefused:
     body = error.json_body if isinstance(error.json_body, dict) else {}
-    code = (body.get("error") or {}).get("code")
-    return PaymentRefused(reason=reason, provider_code=str(code or type(error).__name__))
+    details = body.get("error") or {}
+    return PaymentRefused(reason=reason, provider_code=str(details.get("code") or details.get("type") or "unknown"))

@@ -154,7 +154,7 @@ async def test_a_capture_above_its_hold_is_refused_or_capped_with_its_price_reco
 
     assert await capture(api, task.task_id, items=31) == {
         "__typename": "HoldExceededError",
-        "message": "Block run 'run' costs 31 credits; held: 30. Capture it with overHold: CAP, or void the hold.",
+        "message": 'Block run "run" costs 31 credits; held: 30. Capture it with overHold: CAP, or void the hold.',
         "blockRunId": "run",
         "required": 31,
         "held": 30,
@@ -185,7 +185,7 @@ async def test_a_timeout_out_of_bounds_is_refused(api: Api, prices: RateCardCach
     for seconds in (0, -1, 90_000, 86_401):
         assert await place(api, task.task_id, timeoutSeconds=seconds) == {
             "__typename": "InvalidInputError",
-            "message": "timeoutSeconds must lie between 1 and 86,400 (24 hours)",
+            "message": "timeoutSeconds must lie between 1 and 86,400 (24 hours).",
             "problems": [{"path": "timeoutSeconds", "message": "must lie between 1 and 86,400 (24 hours)"}],
         }
         assert await database_state() == before
@@ -203,24 +203,24 @@ async def test_every_other_error_of_placing_a_hold_has_its_fields_and_changes_no
 
     assert await place(api, "nowhere") == {
         "__typename": "TaskNotFoundError",
-        "message": "Task 'nowhere' does not exist: start it with startTask.",
+        "message": 'Task "nowhere" does not exist: start it with startTask.',
         "taskId": "nowhere",
     }
     assert await place(api, over.task_id) == {
         "__typename": "TaskEndedError",
-        "message": f"Task {over.task_id!r} has ended (COMPLETED): start a new task.",
+        "message": f'Task "{over.task_id}" has ended (COMPLETED): start a new task.',
         "taskId": over.task_id,
         "status": "COMPLETED",
     }
     assert await place(api, task.task_id, block="Unheard") == {
         "__typename": "PriceNotFoundError",
-        "message": "Rate card 2 has no price for block 'Unheard'. The block is not in the rate card.",
+        "message": 'Rate card 2 has no price for block "Unheard". The block is not in the rate card.',
         "block": "Unheard",
         "rateCardVersion": 2,
     }
     assert await place(api, task.task_id, items=None) == {
         "__typename": "MeasurementMissingError",
-        "message": "Block 'ItemBlock' is priced by measurement: send measurements.items.",
+        "message": 'Block "ItemBlock" is priced by measurement: send measurements.items.',
         "block": "ItemBlock",
         "measurement": "items",
     }
@@ -232,7 +232,7 @@ async def test_every_other_error_of_placing_a_hold_has_its_fields_and_changes_no
     for used in ("charged", "held"):
         assert await place(api, task.task_id, used) == {
             "__typename": "IdempotencyConflictError",
-            "message": f"'{used}' was used before with a different request: repeat the first request, or "
+            "message": f'"{used}" was used before with a different request: repeat the first request, or '
             "use a new key.",
             "key": used,
         }
@@ -252,7 +252,8 @@ async def test_an_unpaid_hold_stops_its_task(api: Api, prices: RateCardCache) ->
     }
     assert await place(api, task.task_id, items=1) == {
         "__typename": "TaskStoppedError",
-        "message": f"Task {task.task_id!r} is stopped (OUT_OF_CREDITS) and accepts no paid block run: resume it first.",
+        "message": f'Task "{task.task_id}" is stopped (OUT_OF_CREDITS) and accepts no paid block run: resume it '
+        "with resumeTask, then charge again.",
         "taskId": task.task_id,
         "stopReason": "OUT_OF_CREDITS",
     }
@@ -267,7 +268,7 @@ async def test_a_hold_above_the_budget_is_refused(api: Api, prices: RateCardCach
 
     assert await place(api, child.task_id) == {
         "__typename": "BudgetReachedError",
-        "message": f"This requires 30 credits; left in the budget of task {task.task_id!r}: 29. "
+        "message": f'This requires 30 credits; left in the budget of task "{task.task_id}": 29. '
         "Add 1 credit to it with resumeTask.",
         "taskId": task.task_id,
         "required": 30,
@@ -296,21 +297,21 @@ async def test_every_error_of_a_capture_has_its_fields_and_changes_nothing(api: 
     for run, status in (("voided", "VOIDED"), ("late", "EXPIRED")):
         assert await capture(api, task.task_id, run) == {
             "__typename": "HoldClosedError",
-            "message": f"The hold for block run '{run}' is already {status}. Nothing was changed.",
+            "message": f'The hold for block run "{run}" is already {status}. Nothing was changed.',
             "blockRunId": run,
             "status": status,
         }
     for run in ("unheard", "others", "bobs"):
         assert await capture(api, task.task_id, run) == {
             "__typename": "HoldNotFoundError",
-            "message": f"Task {task.task_id!r} has no hold for block run '{run}': place it with placeHold.",
+            "message": f'Task "{task.task_id}" has no hold for block run "{run}": place it with placeHold.',
             "taskId": task.task_id,
             "blockRunId": run,
         }
     assert (await capture(api, "nowhere"))["__typename"] == "TaskNotFoundError"
     assert await capture(api, task.task_id, "held", None) == {
         "__typename": "MeasurementMissingError",
-        "message": "Block 'ItemBlock' is priced by measurement: send measurements.items.",
+        "message": 'Block "ItemBlock" is priced by measurement: send measurements.items.',
         "block": "ItemBlock",
         "measurement": "items",
     }
@@ -336,14 +337,14 @@ async def test_every_error_of_voiding_has_its_fields_and_changes_nothing(api: Ap
     for run, status in (("done", "CAPTURED"), ("late", "EXPIRED")):
         assert await void(api, task.task_id, run) == {
             "__typename": "HoldClosedError",
-            "message": f"The hold for block run '{run}' is already {status}. Nothing was changed.",
+            "message": f'The hold for block run "{run}" is already {status}. Nothing was changed.',
             "blockRunId": run,
             "status": status,
         }
     for run in ("unheard", "others"):
         assert await void(api, task.task_id, run) == {
             "__typename": "HoldNotFoundError",
-            "message": f"Task {task.task_id!r} has no hold for block run '{run}': place it with placeHold.",
+            "message": f'Task "{task.task_id}" has no hold for block run "{run}": place it with placeHold.',
             "taskId": task.task_id,
             "blockRunId": run,
         }

@@ -123,7 +123,7 @@ async def test_a_task_starts_with_a_budget_and_a_repeated_request_is_replayed(ap
     for other in (input | {"budget": 61}, input | {"closingReserve": 0}, input | {"budgetTimeoutSeconds": 61}, {}):
         assert await start(api, **other) == {
             "__typename": "IdempotencyConflictError",
-            "message": "'task' was used before with a different request: repeat the first request, or use a new key.",
+            "message": '"task" was used before with a different request: repeat the first request, or use a new key.',
             "key": "task",
         }
     assert await api.data(ALICE, "{ account { balance { available held } } }") == {
@@ -144,7 +144,7 @@ async def test_an_invalid_budget_is_refused(api: Api) -> None:
     for invalid, path, message in cases:
         assert await start(api, **invalid) == {
             "__typename": "InvalidInputError",
-            "message": f"{path} {message}",
+            "message": f"{path} {message}.",
             "problems": [{"path": path, "message": message}],
         }
         assert await database_state() == before
@@ -169,7 +169,7 @@ async def test_every_error_of_starting_has_its_fields_and_changes_nothing(api: A
     assert (await start(api, owner_id="nobody"))["balance"] == {"available": 0, "owed": 0}
     assert await start(api, parentTaskId=own.task_id, budget=5) == {
         "__typename": "BudgetReachedError",
-        "message": f"This requires 5 credits; left in the budget of task {own.task_id!r}: 4. "
+        "message": f'This requires 5 credits; left in the budget of task "{own.task_id}": 4. '
         "Add 1 credit to it with resumeTask.",
         "taskId": own.task_id,
         "required": 5,
@@ -178,19 +178,20 @@ async def test_every_error_of_starting_has_its_fields_and_changes_nothing(api: A
     }
     assert await start(api, parentTaskId="nowhere") == {
         "__typename": "TaskNotFoundError",
-        "message": "Task 'nowhere' does not exist: start it with startTask.",
+        "message": 'Task "nowhere" does not exist: start it with startTask.',
         "taskId": "nowhere",
     }
     assert (await start(api, owner_id="guild", parentTaskId=own.task_id))["__typename"] == "TaskNotFoundError"
     assert await start(api, parentTaskId=task.task_id) == {
         "__typename": "TaskStoppedError",
-        "message": f"Task {task.task_id!r} is stopped (OUT_OF_CREDITS) and accepts no paid block run: resume it first.",
+        "message": f'Task "{task.task_id}" is stopped (OUT_OF_CREDITS) and accepts no paid block run: resume it '
+        "with resumeTask, then charge again.",
         "taskId": task.task_id,
         "stopReason": "OUT_OF_CREDITS",
     }
     assert await start(api, parentTaskId=ended.task_id) == {
         "__typename": "TaskEndedError",
-        "message": f"Task {ended.task_id!r} has ended (CANCELLED): start a new task.",
+        "message": f'Task "{ended.task_id}" has ended (CANCELLED): start a new task.',
         "taskId": ended.task_id,
         "status": "CANCELLED",
     }
@@ -208,18 +209,18 @@ async def test_every_error_of_resuming_has_its_fields_and_changes_nothing(api: A
 
     assert await resume(api, "nowhere") == {
         "__typename": "TaskNotFoundError",
-        "message": "Task 'nowhere' does not exist: start it with startTask.",
+        "message": 'Task "nowhere" does not exist: start it with startTask.',
         "taskId": "nowhere",
     }
     assert await resume(api, running.task_id) == {
         "__typename": "TaskNotStoppedError",
-        "message": f"Task {running.task_id!r} is RUNNING: only a stopped task can be resumed.",
+        "message": f'Task "{running.task_id}" is RUNNING: only a stopped task can be resumed.',
         "taskId": running.task_id,
         "status": "RUNNING",
     }
     assert await resume(api, ended.task_id) == {
         "__typename": "TaskEndedError",
-        "message": f"Task {ended.task_id!r} has ended (FAILED): start a new task.",
+        "message": f'Task "{ended.task_id}" has ended (FAILED): start a new task.',
         "taskId": ended.task_id,
         "status": "FAILED",
     }
@@ -241,7 +242,9 @@ async def test_every_error_of_resuming_has_its_fields_and_changes_nothing(api: A
     assert (await resume(api, child.task_id, addBudget=1))["problems"] == [
         {
             "path": "addBudget",
-            "message": f"task {child.task_id!r} draws on the budget of task {running.task_id!r}: add to that one",
+            "message": (
+                f'task "{child.task_id}" draws on the budget of task "{running.task_id}": add credits to that one'
+            ),
         }
     ]
     assert await database_state() == before
@@ -259,7 +262,7 @@ async def test_a_task_is_resumed_with_more_budget_once_per_key(api: Api) -> None
     before = await database_state()
     assert await resume(api, used.task_id) == {
         "__typename": "BudgetReachedError",
-        "message": f"This requires 1 credit; left in the budget of task {used.task_id!r}: 0. "
+        "message": f'This requires 1 credit; left in the budget of task "{used.task_id}": 0. '
         "Add 1 credit to it with resumeTask.",
         "taskId": used.task_id,
         "required": 1,
@@ -320,7 +323,7 @@ async def test_users_cannot_change_tasks_of_other_owners(api: Api) -> None:
     for call in (resume, cancel):
         assert await call(api, alices.task_id, BOB) == {
             "__typename": "TaskNotFoundError",
-            "message": f"Task {alices.task_id!r} does not exist: start it with startTask.",
+            "message": f'Task "{alices.task_id}" does not exist: start it with startTask.',
             "taskId": alices.task_id,
         }
         assert (await call(api, guilds.task_id, BOB))["__typename"] == "TaskNotFoundError"
@@ -328,7 +331,7 @@ async def test_users_cannot_change_tasks_of_other_owners(api: Api) -> None:
         result = await api.error(caller, query, input={"taskId": guilds.task_id})
         assert result == (
             "FORBIDDEN",
-            f"Task {guilds.task_id!r} belongs to another owner: you may read it, but not change it.",
+            f'Task "{guilds.task_id}" belongs to another owner: you may read it, but not change it.',
         )
     assert await database_state() == before
     assert (await resume(api, guilds.task_id, OPERATOR))["task"]["status"] == "RUNNING"
@@ -346,14 +349,14 @@ async def test_a_task_ends_once_and_only_services_finish_it(api: Api) -> None:
     assert (await api.data(SERVICE, FINISH, input=input))["finishTask"] == first | {"replayed": True}
     assert (await api.data(SERVICE, FINISH, input=input | {"status": "FAILED"}))["finishTask"] == {
         "__typename": "TaskEndedError",
-        "message": f"Task {task.task_id!r} has ended (COMPLETED): start a new task.",
+        "message": f'Task "{task.task_id}" has ended (COMPLETED): start a new task.',
         "taskId": task.task_id,
         "status": "COMPLETED",
     }
     assert (await cancel(api, task.task_id))["status"] == "COMPLETED"
     assert (await api.data(SERVICE, FINISH, input=input | {"taskId": "nowhere"}))["finishTask"] == {
         "__typename": "TaskNotFoundError",
-        "message": "Task 'nowhere' does not exist: start it with startTask.",
+        "message": 'Task "nowhere" does not exist: start it with startTask.',
         "taskId": "nowhere",
     }
 
@@ -454,7 +457,7 @@ async def test_an_operator_reverses_a_task_once(api: Api) -> None:
         assert (result["__typename"], [one["path"] for one in result["problems"]]) == ("InvalidInputError", [path])
     assert (await api.data(OPERATOR, REVERSE_TASK, input=input | {"taskId": "nowhere"}))["reverseTask"] == {
         "__typename": "TaskNotFoundError",
-        "message": "Task 'nowhere' does not exist: start it with startTask.",
+        "message": 'Task "nowhere" does not exist: start it with startTask.',
         "taskId": "nowhere",
     }
     assert await database_state() == before

@@ -515,14 +515,14 @@ async def test_arguments_are_coerced(
     ("declared", "variables", "messages"),
     [
         ("Int!", {}, [": Expected a value of non-null type 'Int!' to be provided."]),
-        ("Int", {"v": "1"}, [": Int cannot represent non-integer value: '1'"]),
-        ("Int", {"v": True}, [": Int cannot represent non-integer value: True"]),
+        ("Int", {"v": "1"}, [': Int cannot represent non-integer value: "1"']),
+        ("Int", {"v": True}, [": Int cannot represent non-integer value: true"]),
         ("Int", {"v": 2**31}, [": Int cannot represent non 32-bit signed integer value: 2147483648"]),
         ("Size", {"v": "MEDIUM"}, [": Value 'MEDIUM' does not exist in 'Size' enum."]),
         (
             "Box",
             {"v": {"height": 1}},
-            [": Expected value of type 'Box' to include required field 'width', found: {'height': 1}."],
+            [": Expected value of type 'Box' to include required field 'width', found: {\"height\": 1}."],
         ),
         (
             "Box",
@@ -530,7 +530,7 @@ async def test_arguments_are_coerced(
             [
                 (
                     ": Expected value of type 'Box' not to include unknown field 'depth'. Did you mean 'width'? "
-                    "Found: {'width': 1, 'depth': 1}."
+                    'Found: {"width": 1, "depth": 1}.'
                 )
             ],
         ),
@@ -538,8 +538,8 @@ async def test_arguments_are_coerced(
             "[Box!]",
             {"v": [{"width": 1}, None, {"width": "x"}]},
             [
-                " at [1]: Expected value of non-null type 'Box!' not to be None.",
-                " at [2].width: Int cannot represent non-integer value: 'x'",
+                " at [1]: Expected value of non-null type 'Box!' not to be null.",
+                ' at [2].width: Int cannot represent non-integer value: "x"',
             ],
         ),
     ],
