@@ -18,8 +18,7 @@ from dataclasses import MISSING, dataclass, field
 from string import Formatter
 from typing import Any, ClassVar, Final, Self, dataclass_transform
 
-from app.plurals import counted
-from app.quoting import quote_value
+from app.wording import counted, quote_value
 
 
 def described(description: str, *, default: Any = MISSING) -> Any:

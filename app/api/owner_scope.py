@@ -7,7 +7,7 @@ from app.api.context import Context
 from app.api.input_checks import check_ids
 from app.auth.caller import Caller, Scope, can_read, has_scope
 from app.errors import BadRequest, Forbidden
-from app.quoting import quote_value
+from app.wording import quote_value
 
 
 def resolve_owner(context: Context, owner_id: str | None) -> str | None:

@@ -20,8 +20,8 @@ from app.db.pools import Connection
 from app.db.set_writes import SetWrite
 from app.errors import InvalidInput
 from app.instants import check_instant
-from app.quoting import quote_value
 from app.settings import Settings
+from app.wording import quote_value
 
 KEY_PREFIX: Final = "ck_"
 KEY_PATTERN: Final = re.compile(r"ck_([0-9a-f]{16})_([0-9a-f]{64})", re.ASCII)

@@ -10,7 +10,6 @@ from app.credits import MAX_CREDITS, check_key
 from app.errors import InvalidInput
 from app.ledger import accounts, grants, notifications, queries, registered_keys
 from app.ledger.rules.account_state import AccountBalance, GrantSource, Hold, LedgerEntry
-from app.plurals import counted
 from app.settings import get_settings
 from app.state import configure_ledger
 from app.tasks.queries import stopped_tasks
@@ -18,6 +17,7 @@ from app.tasks.rules import TaskState
 from app.topups.auto_topup.configuration import NEVER_CONFIGURED, AutoTopUpView, find_views
 from app.topups.refunds import rows as refund_rows
 from app.topups.rules import TopUpTerms
+from app.wording import counted
 
 LISTED: Final = 10
 """How many items of each kind are shown, the newest."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from app.quoting import quote_value
+from app.wording import quote_value
 
 
 class InstantType(click.ParamType[datetime]):

@@ -9,8 +9,8 @@ from app.engine.documents import DocumentCache
 from app.engine.persisted import documents, files
 from app.engine.persisted.files import DocumentProblem, PersistedDocument, UnreadableDocuments
 from app.errors import Misconfigured
-from app.plurals import counted
 from app.settings import get_settings
+from app.wording import counted
 
 
 def check(path: Path | None) -> int:

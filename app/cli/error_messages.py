@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from app.db.embedded_postgres import EmbeddedPostgresError
 from app.db.failures import is_connection_failure, is_database_failure, is_file_error, sqlstate
 from app.errors import BillingError, Misconfigured, RequestError
-from app.quoting import quote_value
+from app.wording import quote_value
 
 SECRET_WORDS: Final = ("KEY", "SECRET", "URL")
 """The values of settings with such a word in their name are not printed."""

@@ -12,7 +12,7 @@ from app.auth.models import ServiceKey
 from app.auth.service_keys import KEY_PATTERN
 from app.auth.tokens import utc_now
 from app.cli.connection import command_line_action, database_url, open_database
-from app.quoting import quote_value
+from app.wording import quote_value
 
 HEADINGS: Final = ("ID", "NAME", "SCOPES", "STATE", "CREATED", "EXPIRES", "LAST USED")
 

@@ -19,11 +19,11 @@ from app.credits import check_key
 from app.db import pools
 from app.errors import InvalidInput
 from app.ledger import accounts, posting, registered_keys
-from app.plurals import counted
 from app.settings import get_settings
 from app.state import configure_ledger
 from app.verify import verifier
 from app.verify.verifier import AccountHead, VerificationReport
+from app.wording import counted
 
 HEADS_PER_QUERY: Final = 1_000
 _HEAD_LINE: Final = re.compile(r"([0-9]{1,18}) ([0-9]{1,18}) ((?:[0-9a-f]{2})+)")

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final, TypedDict
 
-from app.quoting import quote_value
+from app.wording import quote_value
 
 SYSTEM_USER: Final = "agent-credits"
 SHARED_DIR: Final = Path("/var/lib/agent-credits")

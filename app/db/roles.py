@@ -13,7 +13,7 @@ from typing import Final
 
 from app.db import database_url, pools
 from app.errors import Misconfigured
-from app.quoting import quote_value
+from app.wording import quote_value
 
 INSERT_ONLY_TABLES: Final = (
     "audit_record", "entry", "ledger_key", "operation", "owner", "provider_payment", "rate_card", "task_account",

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from graphql import Node, print_ast
 
-from app.quoting import quote_value, shorten, shorten_words
+from app.wording import quote_value, shorten, shorten_words
 
 MAX_MESSAGE_LENGTH: Final = 500
 _MODULES: Final = ("type.definition", "type.scalars", "utilities.coerce_input_value", "utilities.validate_input_value")

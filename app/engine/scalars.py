@@ -32,7 +32,7 @@ from app.engine.coercion_messages import quote_literal
 from app.errors import OutOfRange
 from app.exact_json import INTEGERS_64_BIT, InexactNumber, parse_fraction, parse_integer
 from app.instants import InvalidInstant, parse_instant
-from app.quoting import quote_value
+from app.wording import quote_value
 
 MAX_INTEGER: Final = 2**53 - 1
 """Larger integers lose digits in JavaScript."""

@@ -22,7 +22,7 @@ from app.db.tables import Table, key_columns
 from app.ledger import models
 from app.ledger.account_events import BalanceLow, BalanceReplenished, OutOfCredits, record_event
 from app.ledger.rules.account_state import AccountState
-from app.plurals import counted
+from app.wording import counted
 
 
 class NotificationKind(StrEnum):

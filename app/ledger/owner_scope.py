@@ -17,7 +17,7 @@ from app.ledger import accounts, models, queries
 from app.ledger.notifications import NOTIFICATIONS, Notification
 from app.ledger.rows import ENTRIES, GRANTS, HOLDS
 from app.ledger.rules.account_state import GrantState, Hold, LedgerEntry
-from app.quoting import quote_value
+from app.wording import quote_value
 
 OwnerScope = Collection[str] | None
 """The owners whose objects may be read or changed. None means all owners (for services and operators)."""

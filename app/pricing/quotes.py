@@ -13,7 +13,7 @@ from app.pricing.block_names import BlockNames
 from app.pricing.conditions import FALSE, JSON, Path, Scalar, comparable_scalar, is_missing, leaves, value_at
 from app.pricing.measurements import Measurements
 from app.pricing.outcomes import OutcomePrices
-from app.quoting import quote_value, shorten
+from app.wording import quote_value, shorten
 
 MAX_REASON_LENGTH: Final = 300
 MAX_COMPARED_SHAPES: Final = 20

@@ -35,7 +35,7 @@ from app.pricing.conditions import Condition, ambiguous_pairs
 from app.pricing.outcomes import BlockRunOutcome, OutcomePrices
 from app.pricing.quotes import BlockPrices, Card, ModelPrice, Rule, Unit
 from app.pricing.rate_card_json import MAX_TEXT_LENGTH, canonical_json
-from app.quoting import quote_value
+from app.wording import quote_value
 
 MAX_PROBLEMS: Final = 200
 MAX_NAME_LENGTH: Final = 255

@@ -11,9 +11,9 @@ from typing import Final, Self
 from urllib.parse import urlsplit
 
 from app.errors import Misconfigured
-from app.quoting import quote_value
 from app.server.production_checks import issuer_problems, weak_secrets, webhook_problems
 from app.settings import Settings
+from app.wording import quote_value
 
 ARBITRARY_DOCUMENTS_IN_PRODUCTION: Final = ("services", "operators")
 ARBITRARY_DOCUMENTS_IN_DEVELOPMENT: Final = ("anonymous", "users", "services", "operators")

@@ -7,7 +7,6 @@ nested task without its own budget draws on the budget of its closest ancestor t
 from app.errors import BudgetReached, InvalidInput, TaskStopped
 from app.ledger.rules import balance_changes, holds
 from app.ledger.rules.account_state import AccountState, Cause, Hold, LedgerEntry
-from app.quoting import quote_value
 from app.tasks.rules import (
     DEFAULT_BUDGET_TIMEOUT_SECONDS,
     StopReason,
@@ -15,6 +14,7 @@ from app.tasks.rules import (
     check_budget_has_credits,
     check_can_start,
 )
+from app.wording import quote_value
 
 
 def pay(account: AccountState, task: TaskState, credits: int, cause: Cause, *, closing: bool = False) -> LedgerEntry:

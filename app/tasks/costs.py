@@ -13,9 +13,9 @@ from typing import Final, TypeVar
 from app.db import pools
 from app.db.tables import key_columns
 from app.errors import InvalidInput
-from app.quoting import quote_value
 from app.tasks.rows import TASKS, AccountScopedId
 from app.tasks.rules import TaskState
+from app.wording import quote_value
 
 MAX_DAYS: Final = 366
 

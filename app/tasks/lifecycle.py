@@ -13,7 +13,6 @@ from app.ledger.notifications import NotificationKind
 from app.ledger.posting import Posting
 from app.ledger.rules import holds
 from app.ledger.rules.account_state import AccountState, HoldStatus
-from app.quoting import quote_value
 from app.tasks import rows, task_accounts
 from app.tasks.budgets import open_budget, own_budget
 from app.tasks.rules import (
@@ -28,6 +27,7 @@ from app.tasks.rules import (
     check_not_ended,
     check_not_stopped,
 )
+from app.wording import quote_value
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,8 +21,6 @@ from app.ledger.notifications import NotificationKind
 from app.ledger.posting import Posting
 from app.ledger.rules.account_state import AccountState
 from app.ledger.rules.ledger_keys import LedgerKeys
-from app.plurals import counted
-from app.quoting import quote_value
 from app.tasks import rows, task_accounts
 from app.tasks.budgets import find_budget, fund_resumed_task
 from app.tasks.lifecycle import TaskChange
@@ -35,6 +33,7 @@ from app.tasks.rules import (
     apply_stop,
     check_not_ended,
 )
+from app.wording import counted, quote_value
 
 # `timeout_seconds > 0` is always true. It lets PostgreSQL use the partial index of open holds by task.
 _SELECT_TASKS_WITH_OPEN_HOLDS: Final = """

@@ -1,7 +1,7 @@
 """Expected errors of top-ups. They become GraphQL types like those of `app.errors`."""
 
 from app.errors import BillingError, described
-from app.plurals import counted
+from app.wording import counted
 
 
 class TopUpNotFound(BillingError):

@@ -15,7 +15,6 @@ from app.ledger import accounts, idempotency, posting
 from app.ledger import queries as ledger_queries
 from app.ledger.posting import Posting
 from app.ledger.rules.account_state import AccountBalance
-from app.plurals import counted
 from app.topups import customers, queries, rows
 from app.topups.errors import PaymentRefused, TopUpNotFound
 from app.topups.provider import CheckoutPage, CheckoutRequest, PaymentProvider
@@ -32,6 +31,7 @@ from app.topups.rules import (
     is_refusal,
 )
 from app.topups.settlement import settle
+from app.wording import counted
 
 _MAX_REASON_LENGTH: Final = 64
 """The length of `top_up.decline_reason`."""

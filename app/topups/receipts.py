@@ -16,8 +16,8 @@ from string import Template
 from typing import Final
 
 from app.ledger import posting
-from app.plurals import counted
 from app.topups.rules import Reference, TaxLine, TopUpRow, format_money
+from app.wording import counted
 
 PATH: Final = "/receipts"
 _MAC_BYTES: Final = 16

@@ -17,7 +17,6 @@ from app.ledger.notifications import NotificationKind
 from app.ledger.posting import Posting
 from app.ledger.rules import balance_changes
 from app.ledger.rules.account_state import Cause, GrantSource
-from app.plurals import counted
 from app.topups import customers, inbox, queries, rows
 from app.topups.provider import ProviderEvent, Refund, UnusableObject
 from app.topups.provider_events import EventNotApplied, EventOutcome
@@ -34,6 +33,7 @@ from app.topups.rules import (
     merge_facts,
     take_captured_share,
 )
+from app.wording import counted
 
 _OUTCOMES: Final = {
     TopUpStatus.PAID: EventOutcome.CREDITED,

@@ -24,11 +24,11 @@ from app.errors import (
     TaskNotStopped,
     TaskStopped,
 )
-from app.quoting import quote_value
 from app.tasks import lifecycle, queries, stop_and_resume
 from app.tasks.lifecycle import StartTaskRequest
 from app.tasks.rules import TaskStatus, TaskTrigger
 from app.tasks.stop_and_resume import ResumeTaskRequest
+from app.wording import quote_value
 
 
 class FinishedStatus(StrEnum):

@@ -16,12 +16,11 @@ from app.cli import documents
 from app.cli.checklist.results import CheckFailed, Installation, fail_if
 from app.db import database_url
 from app.errors import Misconfigured
-from app.plurals import counted
-from app.quoting import quote_value
 from app.server import exposure, production_checks
 from app.settings import Settings, log_format, reveal
 from app.state import LEDGER_KEY_MISSING, ledger_keys
 from app.topups.configured_provider import open_provider
+from app.wording import counted, quote_value
 
 MAXIMUM_MESSAGES: Final = 10
 """The most problems of persisted documents that are listed."""

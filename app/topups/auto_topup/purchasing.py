@@ -20,7 +20,6 @@ from app.ledger.notifications import NotificationKind
 from app.ledger.posting import Posting
 from app.ledger.rules import entries
 from app.ledger.rules.account_state import AccountState
-from app.plurals import counted
 from app.topups import customers, purchases, queries
 from app.topups import rows as top_up_rows
 from app.topups.auto_topup import rows, rules
@@ -31,6 +30,7 @@ from app.topups.provider import CardMissing, CustomerMissing, PaymentProvider, S
 from app.topups.provider_events import payment_query_event
 from app.topups.rules import Payment, PaymentStatus, Reference, TopUpRow, TopUpStatus, TopUpTerms
 from app.topups.settlement import settle
+from app.wording import counted
 
 ACTOR: Final = "auto-top-up"
 SWEEP_NAME: Final = "automatic top-ups of account"

@@ -12,8 +12,8 @@ from typing import Final, NamedTuple
 
 from app.credits import MAX_CREDITS
 from app.errors import Problem
-from app.plurals import counted
 from app.topups.rules import TopUpStatus, TopUpTerms, is_refusal
+from app.wording import counted
 
 COOLDOWN: Final = timedelta(seconds=60)
 """The minimum time between two attempts."""

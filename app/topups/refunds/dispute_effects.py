@@ -11,11 +11,11 @@ changes later.
 """
 
 from app.ledger.rules import debt
-from app.quoting import quote_value
 from app.topups.provider import Dispute, DisputeStatus
 from app.topups.provider_events import EventNotApplied, EventOutcome
 from app.topups.refunds.amounts import DisputeRow, credits_for_amount, find_mismatches
 from app.topups.refunds.locked_top_up import LockedTopUp, claw_back, extend_disputes, freeze, undo_claw_back
+from app.wording import quote_value
 
 _OUTCOMES = {
     DisputeStatus.OPEN: EventOutcome.DISPUTED,

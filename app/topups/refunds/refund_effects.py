@@ -11,13 +11,13 @@ from uuid import uuid4
 
 from app.ledger.rules import debt
 from app.ledger.rules.account_state import Cause
-from app.quoting import quote_value
 from app.topups.errors import RefundExceedsTopUp
 from app.topups.provider import DisputeStatus, Refund, RefundStatus
 from app.topups.provider_events import EventNotApplied, EventOutcome
 from app.topups.refunds.amounts import RefundRow, credits_for_amount, find_mismatches, value_bonus
 from app.topups.refunds.locked_top_up import LockedTopUp, TakenCredits, extend_disputes, return_credits, take_credits
 from app.topups.rules import Reference
+from app.wording import quote_value
 
 EXTERNAL_REFUND_REASON: Final = "begun at the provider"
 

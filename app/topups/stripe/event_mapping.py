@@ -15,9 +15,9 @@ from typing import Any, Final
 from app.credits import MAX_CREDITS
 from app.errors import Unavailable
 from app.instants import instant_of_timestamp
-from app.quoting import quote_value
 from app.topups.provider import Dispute, DisputeStatus, ProviderObject, Refund, RefundStatus, SavedCardCharge
 from app.topups.rules import UNNAMED_TAX, Payment, PaymentStatus, SavedCard, TaxLine
+from app.wording import quote_value
 
 NAME: Final = "stripe"
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from app.exact_json import InexactNumber
-from app.quoting import MAX_QUOTED_LENGTH, quote_value, shorten_words
+from app.wording import MAX_QUOTED_LENGTH, quote_value, shorten_words
 
 
 @pytest.mark.parametrize(

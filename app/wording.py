@@ -1,4 +1,4 @@
-"""Values of callers in messages: spelled as JSON, and never long."""
+"""Parts of messages for people: numbers with their noun, and values of callers, spelled as JSON and never long."""
 
 import json
 import re
@@ -9,6 +9,11 @@ MAX_QUOTED_LENGTH: Final = 80
 """The maximum number of characters of a quoted value."""
 
 _INVISIBLE: Final = re.compile(r"[^ -~]")
+
+
+def counted(number: int, noun: str, plural: str | None = None) -> str:
+    """Return the number with its noun. `plural` is the noun with an s unless it is given."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
 def quote_value(value: object) -> str:
