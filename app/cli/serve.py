@@ -6,6 +6,7 @@ Both stop together.
 import asyncio
 import contextlib
 import errno
+import logging
 import multiprocessing
 import os
 import shlex
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Final
 
 import uvicorn
 from uvicorn.config import STARTUP_FAILURE
-from uvicorn.supervisors import Multiprocess
+from uvicorn.supervisors.multiprocess import Multiprocess, Process
 
 from app import metrics
 from app.auth.development_keys import issues_development_tokens
@@ -45,6 +46,8 @@ REQUEST_STOP_SECONDS: Final = 4
 PORT_RETRY_SECONDS: Final = 2
 """How long to retry a port that is in use: after `kill -9` of a server, its workers exit a moment later."""
 EXAMPLE_QUERY: Final = '{"query": "{ account { ownerId balance { available status version } } }"}'
+
+log = logging.getLogger(__name__)
 
 
 def run(*, host: str | None = None, port: int | None = None) -> int:
@@ -95,10 +98,31 @@ def application() -> "Starlette":
 
 
 class _Supervisor(Multiprocess):
-    """uvicorn's supervisor, which closes its listener when it stops.
+    """uvicorn's supervisor, with two changes.
 
-    Otherwise the system accepts connections until the last worker has ended, and nobody answers them.
+    - A worker that replaces another one and cannot start, for example because the database is away, is started again.
+      uvicorn would stop the whole server, also the workers that serve.
+    - The listener is closed when the server stops. Otherwise the system accepts connections until the last worker has
+      ended, and nobody answers them.
     """
+
+    def init_processes(self) -> None:
+        super().init_processes()
+        self._first_processes = list(self.processes)
+
+    def keep_subprocess_alive(self) -> None:
+        was_stopping = self.should_exit.is_set()
+        super().keep_subprocess_alive()
+        if was_stopping or not self.should_exit.is_set():
+            return
+        failed = [process for process in self.processes if process.exitcode == STARTUP_FAILURE]
+        if any(process in self._first_processes for process in failed):
+            return  # the server has never run with these settings
+        log.warning("the server goes on, and the worker is started again")
+        for process in failed:
+            self.processes[self.processes.index(process)] = again = Process(self.config, self.sockets)
+            again.start()
+        self.should_exit.clear()
 
     def terminate_all(self) -> None:
         for listener in self.sockets:
