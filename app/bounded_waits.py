@@ -7,18 +7,17 @@ from typing import Any, Final, TypeVar
 T = TypeVar("T")
 
 SHARED_READ_SECONDS: Final = 4.0
-"""The time limit of a read of the database for which many callers wait. It is then repeated on another connection."""
+"""The time limit of a read of the database for which many callers wait. A read that reaches it is repeated."""
 
 _abandoned: Final[set[asyncio.Future[Any]]] = set()
-"""Keeps abandoned tasks until they have ended, because the event loop itself does not."""
+"""References to abandoned tasks until they end, because the event loop has only weak references."""
 
 
 async def wait_at_most(seconds: float, awaitable: Awaitable[T]) -> T:
-    """Return the result of `awaitable`. It is run as a task.
+    """Run `awaitable` as a task, and return its result.
 
-    If it takes longer than `seconds`, or if the caller is cancelled, the task is cancelled and abandoned: nobody waits
-    until it has ended. `asyncio.timeout` would wait for that, and to cancel a query on a dead connection can take
-    minutes.
+    If the task takes longer than `seconds`, or if the caller is cancelled, the task is cancelled without waiting for
+    its end. `asyncio.timeout` would wait, and cancelling a query on a dead connection can take minutes.
 
     Raises: TimeoutError.
     """
@@ -35,7 +34,7 @@ async def wait_at_most(seconds: float, awaitable: Awaitable[T]) -> T:
 
 
 def abandon(task: asyncio.Future[Any]) -> None:
-    """Cancel a task without waiting for its end. What it raises later is dropped."""
+    """Cancel a task without waiting for its end. An exception that it raises later is dropped."""
     task.cancel()
     _abandoned.add(task)
     task.add_done_callback(_forget)

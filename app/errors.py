@@ -47,7 +47,7 @@ _TEMPLATES: Final = _TemplateFormatter()
 
 @dataclass_transform(kw_only_default=True, eq_default=False, field_specifiers=(described,))
 class BillingError(Exception):
-    """An expected error of a domain operation. Nothing was changed. Subclasses are keyword-only dataclasses."""
+    """An expected error of a domain operation. No credits were moved. Subclasses are keyword-only dataclasses."""
 
     def __init_subclass__(cls) -> None:
         dataclass(eq=False, kw_only=True)(cls)
@@ -87,7 +87,7 @@ class InvalidRateCard(InvalidInput):
 class InsufficientCredits(BillingError):
     """The account has fewer credits available than required. Nothing was charged or held."""
 
-    required_credits: int = described("Credits required; 0 if only the debt of the account is in the way.")
+    required_credits: int = described("Credits required; 0 if the request was refused only because of debt.")
     available_credits: int = described("Credits available when the request was refused.")
     shortfall_credits: int = described(
         "Credits to add before trying again. It is more than required - available if the account has debt, which added "
@@ -315,13 +315,13 @@ class BadRequest(RequestError):
 
 
 class Unauthenticated(RequestError):
-    """The operation requires a credential, and none was sent or the one that was sent was rejected."""
+    """The operation requires a credential, but the request has none, or its credential was rejected."""
 
     code = "UNAUTHENTICATED"
 
 
 class RejectedCredential(Unauthenticated):
-    """A credential that is not accepted. All have the same message, which gives a guesser no information."""
+    """A credential that is not accepted. The message does not say why, unless `reveal_reason` is called."""
 
     def __init__(self, reason: str) -> None:
         """`reason` is for the request log. It contains no part of the credential."""
@@ -354,7 +354,7 @@ class MeasurementNeeded(RequestError):
 
 
 class OutOfRange(RequestError):
-    """A sum of a result exceeds 2^53 - 1. It is not sent, because JSON parsers would round it."""
+    """A sum in the result exceeds 2^53 - 1. It is not sent, because JSON parsers would round it."""
 
     code = "OUT_OF_RANGE"
 

@@ -1,8 +1,8 @@
 """Parses JSON from callers without rounding a number.
 
-Parsers of JSON convert numbers to doubles: 12345678901234567890123 and 12345678901234567890124 become equal. Here a
-number is an integer of 64 bits, or a double that the text denotes exactly (see `is_exact`). Any other number becomes an
-`InexactNumber`, which nothing accepts, so that the error names the argument that contains it.
+JSON parsers may round numbers to doubles: 12345678901234567890123 and 12345678901234567890124 become equal. Here a
+number becomes a 64-bit integer, or a double if `is_exact` accepts its text. Any other number becomes an
+`InexactNumber`. No scalar accepts it, so the error message names the argument that contains it.
 """
 
 import json
@@ -19,8 +19,8 @@ MAX_INTEGER_LENGTH: Final = 20
 """The length of a 64-bit integer with its sign. Python converts longer texts in quadratic time."""
 MAX_NUMBER_LENGTH: Final = 100
 
-# A number with fewer than 16 digits and an exponent of one or two digits is exact. orjson parses it several times
-# faster. Texts in strings may match too, which only costs time.
+# Finds numbers with 16 digits or more, or with an exponent of three digits or more. Other numbers are exact, so the
+# result of orjson, which is several times faster, is used. A text in a string may match too, which only costs time.
 _BYTES_MAY_BE_INEXACT: Final = re.compile(rb"[\s:,\[]-?(?:[0-9.]{16}|[0-9.]+[eE][-+]?[0-9]{3})")
 _TEXT_MAY_BE_INEXACT: Final = re.compile(_BYTES_MAY_BE_INEXACT.pattern.decode(), re.ASCII)
 
@@ -60,7 +60,7 @@ def loads(text: bytes | str) -> Any:
 
 
 def _contains_float(value: object) -> bool:
-    """Whether a parsed value contains a float. orjson rounds only to floats: its integers are exact."""
+    """Return whether a parsed value contains a float. The integers that orjson returns are exact."""
     containers: list[Any] = [[value]]
     while containers:
         for part in containers.pop():
@@ -75,19 +75,19 @@ def _contains_float(value: object) -> bool:
 
 
 def parse_integer(text: str) -> int | InexactNumber:
-    """Parse a number without fraction and exponent. The argument `parse_int` of `json.loads`."""
+    """Parse a number without fraction and exponent. It is used as `parse_int` of `json.loads`."""
     if len(text) <= MAX_INTEGER_LENGTH and (number := int(text)) in INTEGERS_64_BIT:
         return number
     return InexactNumber(text)
 
 
 def parse_fraction(text: str) -> float | InexactNumber:
-    """Parse a number with a fraction or an exponent. The argument `parse_float` of `json.loads`."""
+    """Parse a number with a fraction or an exponent. It is used as `parse_float` of `json.loads`."""
     return float(text) if is_exact(text) else InexactNumber(text)
 
 
 def is_exact(text: str) -> bool:
-    """Whether a number is how a double is written: in the shortest form, or with 17 significant digits.
+    """Return whether a double is written like this: as short as possible, or with 17 significant digits.
 
     So 0.1 and 0.10000000000000001 are exact, 9007199254740993.0 and 1e400 are not.
     """

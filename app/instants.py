@@ -1,7 +1,7 @@
-"""Instants from callers: their bounds, and the only place that parses and checks them.
+"""Instants from callers: their bounds, parsing and checks.
 
-The bounds leave room on both sides of the calendar: for time zones, for adding a period, and for `datetime.max`, which
-asyncpg stores as `infinity` and reads back without an offset.
+The bounds are narrower than those of `datetime`. So converting an instant to a time zone and adding a period cannot
+overflow. `datetime.max` is excluded, because asyncpg stores it as `infinity` and reads it back without an offset.
 """
 
 from datetime import UTC, datetime
@@ -39,7 +39,7 @@ def instant_of_timestamp(seconds: int) -> datetime:
 
 
 def is_instant(value: datetime) -> bool:
-    """Whether `value` has an offset from UTC and lies within the bounds."""
+    """Return whether `value` has an offset from UTC and lies within the bounds."""
     return value.tzinfo is not None and MIN_INSTANT <= value <= MAX_INSTANT
 
 
@@ -54,6 +54,6 @@ def check_instant(instant: datetime, *, path: str) -> datetime:
 def _in_utc(instant: datetime) -> datetime:
     if instant.tzinfo is None:
         raise InvalidInstant("must have an offset from UTC, such as 2026-01-31T12:00:00Z")
-    if not MIN_INSTANT <= instant <= MAX_INSTANT:  # compared before it is converted, which can leave the calendar
+    if not MIN_INSTANT <= instant <= MAX_INSTANT:  # compared first, because the conversion to UTC may overflow
         raise InvalidInstant("must lie between 2000-01-01 and 9999-01-01 UTC")
     return instant.astimezone(UTC)

@@ -45,8 +45,8 @@ GRAPHQL_PATH: Final = "/graphql"
 CORS_ALLOWED_HEADERS: Final = ("Authorization", "Content-Type", "Last-Event-ID", "X-Request-ID")
 """In production, pages of other origins may send these request headers."""
 GC_THRESHOLD: Final = 20_000
-"""The number of new objects between two garbage collections: some megabytes. With Python's default (700, or 10,000
-since 3.13), collections scan the objects of requests in progress and take 6% of the CPU time of charges; now 1%."""
+"""The number of new objects between two garbage collections. Collections scan the objects of requests in progress, and
+take 1% of the CPU time of charges. With Python's default (700, or 10,000 since 3.13) they take 6%."""
 CLOSE_SECONDS: Final = 2.0
 """The time in which charges in progress are completed and connections closed when the server stops."""
 NO_PROTOCOL_LIMITS: Final = (
@@ -185,8 +185,8 @@ def _metrics_routes(settings: Settings) -> list[Route]:
 class Application(Starlette):
     """Starlette, with a faster path for GraphQL requests that need no middleware.
 
-    Requests without an Origin header skip CORS, because no page of another origin sends them. The WebSocket transport
-    checks the Origin header itself.
+    Requests without an Origin header skip CORS, because browsers send this header with requests to another origin. The
+    WebSocket transport checks the Origin header itself.
     """
 
     def __init__(

@@ -131,7 +131,7 @@ def record_entry(kind: str, credits: int) -> None:
 
 
 def record_pushes(notified: Iterable[float]) -> None:
-    """Record that subscribers have new states of accounts, whose notifications arrived at these times."""
+    """Record that subscribers have new states now. `notified` are the times at which the notifications arrived."""
     now = time.monotonic()
     for at in notified:
         PUSH_DELAY.observe(now - at)

@@ -75,7 +75,7 @@ Bonuses = Annotated[tuple[tuple[int, int], ...] | None, NoDecode, BeforeValidato
 PostgresUrl = Annotated[SecretStr | None, AfterValidator(_check_postgres_url)]
 Positive = Annotated[int, Field(ge=1, le=1_000_000)]
 TopUpCredits = Annotated[int, Field(ge=1, le=1_000_000_000)]
-"""Times MINOR_PER_CREDIT, the largest price is less than 2^53."""
+"""Even with the largest MINOR_PER_CREDIT, a price is less than 2^53."""
 Rate = Annotated[float, Field(ge=0, le=1_000_000)]
 Seconds = Annotated[float, Field(gt=0, le=300)]
 
@@ -92,7 +92,7 @@ class Settings(BaseSettings):
     )
 
     environment: Literal["development", "production"] = "development"
-    """production: development keys are refused; introspection, GraphiQL and GET are disabled."""
+    """production: development keys are refused; introspection, GraphiQL and queries by GET are disabled."""
     database_url: PostgresUrl = None
     """PostgreSQL 15 or newer. If unset, an embedded PostgreSQL is started, with its data in DATA_DIR."""
     migration_database_url: PostgresUrl = None
@@ -178,9 +178,9 @@ class Settings(BaseSettings):
     have no limit.
     """
     rate_per_user: Rate = 50
-    """Operations per second of one user. A burst may use 5 seconds' worth at once. 0: no limit.
+    """Operations per second of one user. A user may send the operations of 5 seconds at once. 0: no limit.
 
-    Like the rates below, it counts for each process: a user with connections to several WORKERS has the rate in each.
+    Each server process (WORKERS) counts this rate and the following ones separately.
     """
     rate_per_address: Rate = 200
     """Operations per second of all users and anonymous callers of one address (IPv6: one /64 network).
@@ -211,7 +211,7 @@ class Settings(BaseSettings):
     read_connections: Annotated[int, Field(ge=1, le=100)] = 5
     """Database connections for reads, per process."""
     sweep_seconds: Annotated[float, Field(gt=0, le=5)] = 5.0
-    """Interval at which versions are compared, because a change notification may have been lost."""
+    """Interval at which the versions of accounts with subscribers are read, because notifications may be lost."""
     conflate_ms: Annotated[int, Field(ge=0, le=1000)] = 25
     """Changes of a balance within this time are sent as one change."""
     low_balance_threshold: Annotated[int, Field(ge=0, le=MAX_CREDITS)] = 500

@@ -44,7 +44,7 @@ def build_state(settings: Settings) -> AppState:
 
 
 def webhook_secrets(settings: Settings) -> SecretBox:
-    """Return what encrypts the secrets of webhook endpoints, with keys derived from the ledger keys.
+    """Return the encryption of the secrets of webhook endpoints. Its keys are derived from the ledger keys.
 
     Raises: Misconfigured.
     """

@@ -1,8 +1,8 @@
 """OpenTelemetry traces: one span for each request, batch of charges and SQL statement.
 
-Tracing is off unless the setting TRACES is `otlp`. Then `span` costs nothing but a comparison. Where the spans go is
-configured by OpenTelemetry's own variables, such as OTEL_EXPORTER_OTLP_ENDPOINT. Spans contain names of operations and
-SQL texts with placeholders, and no values.
+Tracing is on if the setting TRACES is `otlp`. While it is off, `span` costs only a comparison. OpenTelemetry's own
+variables set where spans are sent, for example OTEL_EXPORTER_OTLP_ENDPOINT. Spans contain names of operations and SQL
+texts with placeholders, but no values.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 MAX_STATEMENT_LENGTH: Final = 1_000
 
 NO_SPAN: Final = nullcontext()
-"""For places that run for every request: `tracing.span(…) if tracing.is_on() else NO_SPAN`."""
+"""For code that runs for every request: `tracing.span(…) if tracing.is_on() else NO_SPAN`."""
 _tracer: Tracer | None = None
 
 
 def start(processor: "SpanProcessor | None" = None) -> None:
-    """Create spans from now on, and hand them to `processor`. By default they are exported by OTLP over HTTP."""
+    """Create spans from now on, and pass them to `processor`. By default they are exported by OTLP over HTTP."""
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
@@ -89,14 +89,14 @@ def request_span(name: str, headers: Iterable[tuple[bytes, bytes]]) -> Iterator[
 
 
 def current_context() -> SpanContext | None:
-    """Return the current span for a later `batch_span`. None if tracing is off."""
+    """Return the context of the current span, for a later `batch_span`, or None if tracing is off."""
     if _tracer is None:
         return None
     return get_current_span().get_span_context()
 
 
 def batch_span(name: str, requests: Sequence[SpanContext | None], *, size: int) -> AbstractContextManager[Any]:
-    """A span for work on `size` items that several requests share. It is a child of the first one, and links to all."""
+    """A span for work on `size` items of several requests. It links to all, and is a child of the first one's span."""
     if _tracer is None:
         return NO_SPAN
     known = list({context.span_id: context for context in requests if context is not None}.values())

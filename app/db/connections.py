@@ -1,16 +1,16 @@
 """Database connections and pools in which no wait is unlimited.
 
-asyncpg cancels a statement politely if it takes too long or if its caller is cancelled: it sends a cancel request over
-a new connection, and the old one waits for the answer. A network that drops packets never delivers that answer. So a
-connection of this module is closed instead, without waiting.
+If a statement takes too long or its caller is cancelled, asyncpg sends a cancel request over a new connection and waits
+for the answer on the old one. A network that drops packets never delivers that answer. So this module closes the old
+connection instead, without waiting.
 
-- A statement has a time limit in the server (`statement_timeout`), and a longer one in this process for the case that
-  the server does not answer.
-- TCP keepalive finds idle connections whose peer is gone. TCP_USER_TIMEOUT finds those that do not acknowledge what was
-  sent, which keepalive does not.
-- A connection whose error says that it is useless is closed (`failures.is_connection_lost`). If the database is
-  read-only or does not answer, all other connections of the process are replaced too when they are next used: after a
-  failover or a network fault they probably lead to the same dead or old server.
+- A statement has a time limit in the server (`statement_timeout`). It has a longer one in this process, in case the
+  server does not answer.
+- TCP keepalive finds idle connections whose peer is gone. TCP_USER_TIMEOUT finds connections whose peer does not
+  acknowledge sent data, which keepalive does not find.
+- A connection is closed after an error that makes it useless (`failures.is_connection_lost`). If the database is
+  read-only or does not answer, all other connections of the process are replaced when they are next used. The reason:
+  after a failover or a network fault they probably lead to the same dead or old server.
 
 Tortoise uses this module as its database engine (`client_class`), so its statements have the same limits.
 """
@@ -32,11 +32,11 @@ KEEPALIVE_INTERVAL_SECONDS: Final = 2
 KEEPALIVE_COUNT: Final = 3
 UNACKNOWLEDGED_SECONDS: Final = 8
 ANSWER_SECONDS: Final = 1.0
-"""How much longer this process waits than the server's statement_timeout, because the error must arrive, too."""
+"""How much longer this process waits than the server's statement_timeout, so that the server's error can arrive."""
 CLOSE_SECONDS: Final = 2.0
 """How long closing a pool waits until its connections are released. Those that are still in use are aborted."""
 REPLACEMENT_SECONDS: Final = 1.0
-"""Connections are replaced at most this often, so that a long fault does not cause a reconnect for every request."""
+"""The minimum time between two replacements, so that a long fault does not cause a reconnect for every request."""
 
 SERVER_TCP_SETTINGS: Final = {
     "tcp_keepalives_idle": str(KEEPALIVE_IDLE_SECONDS),
@@ -44,7 +44,7 @@ SERVER_TCP_SETTINGS: Final = {
     "tcp_keepalives_count": str(KEEPALIVE_COUNT),
     "tcp_user_timeout": f"{UNACKNOWLEDGED_SECONDS}s",
 }
-"""The same limits for the server, so that it ends the session of a process that is gone, with its locks.
+"""The same limits for the server, so that it ends the session of a process that is gone and releases its locks.
 
 PostgreSQL ignores them for unix sockets.
 """
@@ -58,7 +58,7 @@ _SOCKET_OPTIONS: Final = {
 
 
 class Connection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg has no annotations
-    """A connection that is closed as soon as a statement on it fails in a way that makes it useless."""
+    """A connection that closes itself after an error that makes it useless."""
 
     def __init__(self, protocol: Any, transport: Any, *arguments: Any) -> None:
         super().__init__(protocol, transport, *arguments)
@@ -106,7 +106,7 @@ def _limit_waits(connected: Any) -> None:
 
 
 class Pool(asyncpg.Pool):  # type: ignore[misc]  # asyncpg has no annotations
-    """A pool in which waiting for a free connection and opening a new one have a time limit together."""
+    """A pool in which waiting for a free connection and opening a new one have a common time limit."""
 
     def __init__(self, *, acquire_seconds: float, **options: Any) -> None:
         defaults = {
@@ -141,7 +141,7 @@ class Pool(asyncpg.Pool):  # type: ignore[misc]  # asyncpg has no annotations
             await super().release(connection, **options)
 
     def replace_connections(self) -> None:
-        """Open a new connection at each next use instead of using one that exists now."""
+        """Replace each connection that exists now when it is next used."""
         self._generation += 1
 
 

@@ -1,8 +1,8 @@
 """Parsing of DATABASE_URL, and connections to the database that it names.
 
-The URL is a connection URI of PostgreSQL: postgresql://USER:PASSWORD@HOST:PORT,HOST:PORT/NAME?PARAMETER=VALUE. Each
-parameter is honoured as PostgreSQL documents it (libpq-connect, "Parameter Key Words"), or refused by its name: none is
-ignored. What the URL leaves out comes from the environment variables that asyncpg reads, such as PGPASSWORD.
+The URL is a connection URI of PostgreSQL: postgresql://USER:PASSWORD@HOST:PORT,HOST:PORT/NAME?PARAMETER=VALUE. The
+parameters have the meaning that PostgreSQL documents (libpq-connect, "Parameter Key Words"). A parameter that is not
+supported is refused, not ignored. For missing values asyncpg reads environment variables, such as PGPASSWORD.
 """
 
 import os
@@ -46,7 +46,7 @@ _WITHOUT_EFFECT: Final[Mapping[str, frozenset[str]]] = {
     "sslcompression": frozenset({"0"}),
     "sslsni": frozenset({"1"}),
 }
-"""Parameters with the values that ask for what asyncpg does anyway. Other values are refused."""
+"""Parameters that are accepted only with these values, which describe what asyncpg always does."""
 _CHOICES: Final[Mapping[str, frozenset[str]]] = {
     "sslmode": frozenset({"disable", "allow", "prefer", "require", "verify-ca", "verify-full"}),
     "sslnegotiation": frozenset({"postgres", "direct"}),
@@ -73,7 +73,7 @@ _TCP_OPTIONS: Final = {
     "keepalives_count": (socket.IPPROTO_TCP, getattr(socket, "TCP_KEEPCNT", None)),
     "tcp_user_timeout": (socket.IPPROTO_TCP, getattr(socket, "TCP_USER_TIMEOUT", None)),
 }
-"""The option of the socket for each parameter. None: the operating system does not have it, and libpq ignores it."""
+"""The socket option of each parameter. None: the operating system does not have it. Then the parameter is ignored."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +81,7 @@ class DatabaseUrl:
     """A parsed URL, with one port for each host.
 
     If it names no host, `hosts` is empty: asyncpg then uses PGHOST, or the usual directories of sockets. If it names no
-    port, `ports` is empty: PGPORT or 5432.
+    port, `ports` is empty: asyncpg then uses PGPORT or 5432.
     """
 
     hosts: tuple[str, ...]
@@ -97,7 +97,7 @@ class DatabaseUrl:
 
     @property
     def connect_timeout_seconds(self) -> int | None:
-        """The time limit of a connection to one host. libpq raises 1 to 2; 0 means no limit, which is refused."""
+        """The time limit for connecting to one host, at least 2 as in libpq. None if the URL has none."""
         seconds = self.parameters.get("connect_timeout")
         return None if seconds is None else max(2, int(seconds))
 
@@ -107,7 +107,7 @@ class DatabaseUrl:
         return {name: int(self.parameters[name]) for name in _TCP_OPTIONS if name in self.parameters}
 
     def arguments(self) -> dict[str, Any]:
-        """Return the arguments of `asyncpg.connect`, without those of the connection's time limit and TCP options."""
+        """Return the arguments of `asyncpg.connect`, without time limit and TCP options."""
         arguments: dict[str, Any] = {
             "host": list(self.hosts) or None,
             "port": list(self.ports) or None,
@@ -165,9 +165,9 @@ async def connect(url: str, **more: Any) -> asyncpg.Connection:
 
 
 async def _connect_to_first(parsed: DatabaseUrl, arguments: dict[str, Any]) -> asyncpg.Connection:
-    """Try the hosts one by one, each within its own time limit: a limit for all of them would end at a dead first host.
+    """Try the hosts one by one. Each has its own time limit, because a dead first host would use up a common one.
 
-    An error of authentication ends the search, as in libpq.
+    As in libpq, an error of authentication ends the search.
     """
     addresses = list(zip_longest(parsed.hosts, parsed.ports))
     if parsed.parameters.get("load_balance_hosts") == "random":
@@ -202,7 +202,7 @@ def _set_tcp_options(connection: asyncpg.Connection, options: Mapping[str, int])
 
 
 def problem_of(url: str, error: Exception) -> str | None:
-    """Return what is wrong with a URL whose connection failed, or None if the database may only be away."""
+    """Return what is wrong with a URL after connecting has failed. None: the database may only be unreachable now."""
     name, state = _setting_name(url), sqlstate(error) or ""
     if state.startswith("28"):
         return f"The database refuses the role of {name}, or its password: check both, and pg_hba.conf."

@@ -3,7 +3,7 @@
 A failure of the database has one of three answers. Any other exception is a fault of this program (INTERNAL).
 
 RETRY        the transaction was rolled back and runs again unchanged; if it still fails, the answer is UNAVAILABLE
-UNAVAILABLE  the database cannot be used now: it is away, read-only, out of space, or has locked what is needed
+UNAVAILABLE  the database cannot be used now: it is unreachable, read-only or full, or a lock was not released in time
 TIMED_OUT    a statement took too long
 
 For UNAVAILABLE and TIMED_OUT the outcome may be unknown, because the connection may be lost while COMMIT is executed.
@@ -76,7 +76,7 @@ _FILE_ERRNOS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.
 
 
 class PartialFailure(Exception):
-    """A read of many accounts failed for some of them. The others can be read without these.
+    """A read of many accounts failed for some of them. A read of the others alone can succeed.
 
     `by_account` contains the failure of each account that failed.
     """
@@ -87,7 +87,7 @@ class PartialFailure(Exception):
 
 
 class AccountsLocked(Exception):
-    """Another transaction has locked these accounts for too long. Nothing was changed in this one."""
+    """Another transaction has locked these accounts for too long. Nothing was changed."""
 
     def __init__(self, account_ids: Collection[int]) -> None:
         self.account_ids = frozenset(account_ids)
@@ -145,9 +145,9 @@ def is_database_failure(failure: BaseException) -> bool:
 
 
 def is_connection_failure(failure: BaseException) -> bool:
-    """Return whether the database fails for everybody.
+    """Return whether the failure concerns the whole database.
 
-    A lock or a time limit may concern a single account, so a sweep over many accounts can go on with the others.
+    A lock or a time limit may concern a single account, so a sweep over many accounts can continue with the others.
     """
     if isinstance(failure, AccountsLocked) or sqlstate(failure) in (LOCK_NOT_AVAILABLE, QUERY_CANCELED):
         return False

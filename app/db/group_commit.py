@@ -1,15 +1,16 @@
 """Group commit: the items of many concurrent callers are executed in batches.
 
-While one batch is executed, arriving items wait and form the next one. So if no batch is executed, an item starts at
-once, and under load one transaction processes the items of many callers. A `GroupCommit` has several queues, each with
-at most one batch in execution. A key always has the same queue, so the items of one account keep their order and are
-never in two batches at the same time.
+While a batch is being executed, arriving items wait and form the next batch. So an item is executed immediately if no
+batch is being executed, and under load one transaction processes the items of many callers. A `GroupCommit` has several
+queues, each with at most one batch in execution. Items with the same key, such as their account id, always use the same
+queue. So they keep their order and are never in two batches at the same time.
 
 A batch that fails is split in halves until the item that causes the failure is alone. That item fails; the others
 succeed. If a caller is cancelled, the other callers are not affected.
 
-If the accounts of some items are locked by somebody else (AccountsLocked), these items are set aside: those of each
-account wait on their own, and the others are executed at once. Further items of such an account wait behind them.
+If another transaction has locked the accounts of some items (AccountsLocked), these items are set aside, and the other
+items are executed at once. The items of each locked account wait in a line of their own. Further items of the account
+join this line.
 """
 
 import asyncio
@@ -32,13 +33,13 @@ In the first turn sockets are read, in the second the data is parsed, in the thi
 """
 
 CLOSE_SECONDS: Final = 3.0
-"""How long closing waits for the batches that are being executed. Their callers are gone."""
+"""How long closing waits for the batches that are being executed."""
 
 Call = Callable[[Sequence[Item]], Awaitable[Sequence[Result]]]
 """Executes a batch and returns one result for each item, in order."""
 
 CallLocked = Callable[[float, Sequence[Item]], Awaitable[Sequence[Result]]]
-"""Waits so many seconds for a locked account, and executes a batch of its items. Raises: AccountsLocked."""
+"""Waits at most this many seconds for a locked account, and executes a batch of its items. Raises: AccountsLocked."""
 
 
 def _never(_: BaseException) -> bool:
@@ -53,8 +54,8 @@ class GroupCommit(Generic[Item, Result]):
     is the number of event loop turns to wait before a batch starts, so that it includes items that have already arrived
     at the sockets. This takes hardly any time without load, and under load makes one batch instead of two.
 
-    If `call` raises AccountsLocked, keys are account ids. The items of these accounts are executed by `call_locked`.
-    They fail if they were submitted `lock_seconds` ago.
+    If `call` can raise AccountsLocked, keys must be account ids. The items of locked accounts are executed by
+    `call_locked`. They fail if the accounts are still locked `lock_seconds` after the items were submitted.
     """
 
     def __init__(
@@ -89,7 +90,7 @@ class GroupCommit(Generic[Item, Result]):
     async def submit(self, key: int, item: Item) -> Result:
         """Return the result of the item.
 
-        Raises: Overloaded: its queue is full; this is raised at once. A failure that the item causes is raised as well.
+        Raises: Overloaded: the queue of the item is full; any failure that the item causes.
         """
         queue = self._queues[key % len(self._queues)]
         if len(queue.line(key)) >= self._queue_limit:

@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 class IsolatedSweep:
-    """The items of one sweep that are set aside. `name` says in the log what failed: `due changes of account`."""
+    """Runs one sweep, and keeps the items that are set aside. `name` precedes the item in messages of the log."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -33,7 +33,7 @@ class IsolatedSweep:
         return list(self._retry_at)
 
     async def run(self, items: Sequence[int], sweep: Callable[[Sequence[int]], Awaitable[int]]) -> int:
-        """Run `sweep` on the items, in as few batches as succeed. Returns: the sum of its results.
+        """Run `sweep` on the items, in batches that are as large as possible. Returns: the sum of its results.
 
         Raises: the exception of `sweep`, if it is a connection failure.
         """

@@ -13,8 +13,8 @@ from app.db import pools
 async def apply() -> list[str]:
     """Apply all pending migrations in one transaction, and return their names. `pools.connect` must be called first.
 
-    Tortoise alone commits a migration before it records it, so a process that is killed between the two would apply it
-    again. If two processes migrate at the same time, the second fails and changes nothing.
+    Without this transaction, Tortoise commits a migration before it records it. A process that is killed in between
+    would apply the migration again. If two processes migrate at the same time, the second fails and changes nothing.
     """
     names = await pending()
     if names:

@@ -59,7 +59,7 @@ COMMAND_SECONDS: Final = 30.0
 LOCK_ATTEMPT_MILLISECONDS: Final = 250
 """How long a statement on the pool `posting` waits for a lock, unless its transaction says otherwise.
 
-Locks of other postings are held for a shorter time. So a statement that fails has met a lock of somebody else.
+Postings hold their locks for a shorter time. So a lock that is not released in time belongs to another transaction.
 """
 
 TRANSACTION_TIMEOUT_VERSION: Final = (17,)
@@ -143,9 +143,9 @@ def connection_options(
 async def _limit_transactions(connection: asyncpg.Connection, statement_seconds: float | None) -> asyncpg.Connection:
     """Let the server end transactions that take longer than two statements may, if `statement_seconds` is set.
 
-    asyncpg prepares a statement in a message of its own. If the connection is lost afterwards, PostgreSQL waits for the
-    rest of the request. Meanwhile it ignores the limits of statements and of idle transactions, and keeps the locks.
-    Before version 17 only the TCP settings limit this time.
+    asyncpg sends a message that prepares a statement, then one that executes it. If the connection is lost in between,
+    PostgreSQL waits for the second message. Meanwhile it ignores the limits of statements and of idle transactions, and
+    keeps the locks. Before version 17 only the TCP settings limit this time.
     """
     if statement_seconds is not None and connection.get_server_version() >= TRANSACTION_TIMEOUT_VERSION:
         try:
@@ -272,7 +272,7 @@ async def transaction() -> AsyncIterator[Connection]:
 class _PostingSlots:
     """Limits the connections of the pool `posting` that single postings use, so that batches always find one.
 
-    At most half of them wait for a locked account.
+    At most half of these connections wait for locked accounts.
     """
 
     def __init__(self, connections: int, seconds: float) -> None:
@@ -303,8 +303,8 @@ async def posting_transaction(
 ) -> AsyncIterator[Connection]:
     """Begin a transaction on the pool `posting`. Only postings use it.
 
-    `is_batch`: the transaction of a queue of the group commit, for which a connection is reserved. `lock_seconds`: how
-    long a statement waits for a lock, if it is known to be held.
+    `is_batch` says that a queue of the group commit begins it. Each queue has a reserved connection. `lock_seconds` is
+    given if an account is known to be locked, and says how long a statement waits for the lock.
     """
     if is_batch:
         async with _transaction_on("posting") as connection:
@@ -319,9 +319,9 @@ async def posting_transaction(
 async def _transaction_on(pool: str, begin: str = "BEGIN") -> AsyncIterator[Connection]:
     """Begin a transaction.
 
-    The contexts of asyncpg and Tortoise are not used: theirs replace the exception of the block, also a cancellation,
-    if the connection was lost and cannot be rolled back. Tortoise's does not return a connection to the pool if BEGIN
-    fails.
+    The context managers of asyncpg and Tortoise are not used. If the connection is lost, their ROLLBACK fails, and they
+    raise this failure instead of the exception or cancellation that ended the block. Tortoise's does not return the
+    connection to the pool if BEGIN fails.
     """
     async with get_connection(pool).acquire_connection() as connection:
         await connection.execute(begin)

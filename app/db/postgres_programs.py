@@ -2,8 +2,8 @@
 
 An ordinary user runs them from the wheel. PostgreSQL refuses to run as root. Then the owner of the data runs them or,
 for new data, a system user that is created for it. That user cannot read private directories such as root's home, and
-the permissions of existing directories are not changed. Instead the programs are copied to SHARED_DIR. New data is
-there too, with a symbolic link from the expected place.
+the permissions of existing directories are not changed. Instead the programs are copied to SHARED_DIR. New data is also
+stored there, with a symbolic link from the data directory.
 """
 
 import importlib.metadata
@@ -98,7 +98,7 @@ def programs_for(cluster: Path) -> Programs:
 
 
 def data_location(cluster: Path, programs: Programs) -> Path:
-    """Return where to put the data of a new `cluster`: there, or in a new directory of SHARED_DIR with a link to it."""
+    """Return where to create a new `cluster`: at this path, or in SHARED_DIR with a link from this path."""
     if programs.user is None or _reachable(cluster.parent):
         return cluster
     home = SHARED_DIR / secrets.token_hex(6)

@@ -22,7 +22,7 @@ from app.db.pools import Connection
 Values = Sequence[Any]
 
 _UNNESTED: Final = re.compile(r"\bunnest\(((?:\s*\$\d+::\w+\[\],?)+)\)(\s+AS\b)?")
-"""The columns of a statement, and whether they have an alias."""
+"""Finds `unnest(...)`. The groups are its columns, and AS if an alias follows."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -137,8 +137,8 @@ class Table(Generic[Row]):
     ) -> RowStatement:
         """Return a statement that updates `columns` of the rows with the same key.
 
-        `where` is a further condition over t (the stored row) and v (the new values). `others` are values for it that
-        are not columns, as {name: SQL type}. Values are found as in `insert`.
+        `where` is a further condition over t (the stored row) and v (the new values). `others` are values for `where`
+        that are not columns, as {name: SQL type}. Values are found as in `insert`.
         """
         more = dict(others or {})
         names = self._attributes_first((*self._key, *columns, *more))

@@ -1,9 +1,9 @@
 """The change feed receives the notifications of postings (LISTEN/NOTIFY) and wakes the subscribers in this process.
 
-- A NOTIFY payload says which account has which version, and contains no other data. It is sent after the transaction
-  that makes the change has committed (`change_notifier`).
-- To *wake* a subscriber means that its `wait` returns. It then reads the current state. Ten changes while it sends an
-  item cause one read, and it never receives an older state.
+- A notification contains the id and the version of an account, but no state. It is sent after the transaction that
+  makes the change has committed (`change_notifier`).
+- To *wake* a subscriber means that its `wait` returns. The subscriber then reads the current state. Ten changes that
+  arrive while it sends an item cause one read.
 - Notifications can be lost. So a sweep compares versions every `sweep_seconds` and wakes subscribers that missed a
   change. After a reconnect every subscriber is woken.
 
@@ -34,8 +34,8 @@ ACCOUNT_SIGNAL: Final = "a"
 TASK_SIGNAL: Final = "t"
 """A signal about tasks of an account: one was stopped or resumed."""
 FREE_QUEUE: Final = "SELECT pg_notification_queue_usage()"
-"""PostgreSQL removes notifications that everybody has read only when it sends others. Once its queue is full, it can
-send none, and the queue stays full. This function removes them too."""
+"""PostgreSQL removes notifications that all listeners have read only when it sends further ones. If its queue is full,
+it cannot send any, so the queue stays full. This function also removes them."""
 _RECONNECT_SECONDS: Final = 1.0
 _SWEEP_RETRY_SECONDS: Final = 1.0
 _CLOSE_SECONDS: Final = 1.0
@@ -75,7 +75,7 @@ class Subscription:
         self._woken.set()
 
     async def wait(self) -> dict[int, set[str]] | None:
-        """Wait until something was added since the last call. Subscribe first, call this second, and read last.
+        """Wait until the subscriber is woken. Read the state after this call, so that no change is missed.
 
         Returns: the added accounts with their kinds of signals, or None if some may be missing and everything must be
         read.
@@ -110,7 +110,7 @@ class ChangeFeed:
     def subscribe(self, topic: Topic, *, wake_on_sweep: bool = False) -> Iterator[Subscription]:
         """Subscribe to a topic until the block ends. Subscribe first and read afterwards, so that no change is missed.
 
-        With `wake_on_sweep`, every sweep wakes the subscriber too, for reads that can change without a new version.
+        With `wake_on_sweep`, every sweep wakes the subscriber too, for results that can change without a new version.
         Subscribers of owners are always woken by a sweep.
         """
         subscription = Subscription()
@@ -161,7 +161,7 @@ class ChangeFeed:
             del self._accounts[subscription]
 
     def find_problem(self) -> str | None:
-        """Return the problem if subscribers may miss changes. Without notifications the sweep is enough."""
+        """Return the problem if the version sweep does not succeed, so that subscribers may miss changes."""
         seconds = time.monotonic() - self.swept_at
         if seconds <= 2 * self._sweep_seconds + SHARED_READ_SECONDS:
             return None
@@ -210,7 +210,7 @@ class ChangeFeed:
                 subscription.add(account_id, kind)
 
     async def sweep(self) -> None:
-        """Compare the versions of all subscribed accounts with the last known ones, and wake where they differ."""
+        """Read the versions of all subscribed accounts. Wake the subscribers whose account has an unknown version."""
         for topic in self._swept.values():
             self._mark_changed(topic)
         for subscription in self._signals:
@@ -277,7 +277,7 @@ class ChangeFeed:
                 log.error("LISTEN delivers nothing: DATABASE_URL must not go through a pooler in transaction mode")
             yield connection
         finally:
-            with suppress(Exception):  # then it is aborted
+            with suppress(Exception):  # closing has failed, so asyncpg aborts the connection
                 await connection.close(timeout=_CLOSE_SECONDS)
 
     async def _sweep_forever(self) -> None:

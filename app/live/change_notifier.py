@@ -22,7 +22,7 @@ INTERVAL_SECONDS: Final = 0.01
 """The minimum time between two statements. The first change after a pause is sent at once."""
 MAX_PAYLOAD_BYTES: Final = 7900  # PostgreSQL refuses payloads of 8,000 bytes
 MAX_PAYLOADS: Final = 1_000
-"""The most payloads of one statement, so that it is short."""
+"""The maximum number of payloads of one statement."""
 
 _NOTIFY: Final = "SELECT pg_notify(channel, payload) FROM unnest($1::text[], $2::text[]) AS sent(channel, payload)"
 _QUEUE_FULL: Final = "54000"
@@ -58,7 +58,7 @@ class ChangeNotifier:
         self._start()
 
     async def flush(self) -> None:
-        """Wait until everything is sent, or could not be sent. Call it before the pools are closed."""
+        """Wait until the pending changes are sent or have failed. Call it before the pools are closed."""
         if self._sending is not None and self._is_sending():
             await asyncio.wait([self._sending], timeout=SEND_SECONDS)
 
@@ -67,7 +67,7 @@ class ChangeNotifier:
             self._sending = asyncio.create_task(self._send_all(), name="change notifications")
 
     def _is_sending(self) -> bool:
-        """Return whether the task runs. A task of an event loop that has ended never does anything again."""
+        """Return whether the task runs, which requires that its event loop still runs."""
         task = self._sending
         return task is not None and not task.done() and task.get_loop() is asyncio.get_running_loop()
 
@@ -78,7 +78,7 @@ class ChangeNotifier:
             await asyncio.sleep(INTERVAL_SECONDS)
 
     def _take(self) -> list[tuple[str, str]]:
-        """Return the channel and payload of each notification, and forget them."""
+        """Remove the pending changes, and return the channel and payload of each notification."""
         versions, self._versions = self._versions, {}
         signals, self._signals = self._signals, {}
         owners, self._owners = self._owners, {}

@@ -60,7 +60,7 @@ class StateSubscription(Generic[State]):
         return self.state
 
     def publish(self, state: State) -> None:
-        """Replace the state, unless it is newer: reads may end in another order than they began."""
+        """Store `state`, unless the stored one is newer: reads may end in another order than they began."""
         if self.state is None or state.version >= self.state.version:
             self.state = state
             self._woken.set()
@@ -136,9 +136,9 @@ class LatestStates(Generic[State]):
     async def _publish(self, accounts: list[int], subscriptions: Mapping[int, list[StateSubscription[State]]]) -> None:
         """Read and publish the states of `accounts`.
 
-        If the exception (PartialFailure) says which accounts failed, the others are read again. Any other read that
-        fails is split in halves until the account that causes the failure is alone. If the database cannot be reached,
-        no account is the cause, and all subscriptions fail.
+        If the read raises PartialFailure, which names the accounts that failed, the others are read again. For any
+        other exception the accounts are read in halves, until the account that causes the failure is alone. If the
+        database cannot be reached, no account is the cause, and all subscriptions fail.
         """
         try:
             states = await self._read(accounts)

@@ -27,7 +27,7 @@ async def healthz(_: Request) -> JSONResponse:
 
 
 class Readiness:
-    """Checks that requests can be served: the database can be written, has every migration, and `others` succeed."""
+    """Checks that requests can be served: the database accepts writes and has every migration, and `others` succeed."""
 
     def __init__(self, others: Mapping[str, Check]) -> None:
         """`others` are further checks by name."""

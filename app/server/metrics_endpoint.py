@@ -1,4 +1,4 @@
-"""`GET /metrics`: the metrics of all workers, and figures that only the database knows."""
+"""`GET /metrics`: the metrics of all workers, and figures from the database."""
 
 import hmac
 import logging
