@@ -1,6 +1,6 @@
-"""Customers at the payment provider. An account gets one when it first saves a card; only its last card is kept.
+"""Customers at the payment provider. An account gets one when it first saves a card. Only the newest card is stored.
 
-A customer or card that was deleted at the provider is replaced at the next use.
+If the provider has deleted a customer, the next call replaces it. A deleted card is removed.
 """
 
 import hashlib
@@ -53,7 +53,8 @@ _SAVE_CARD: Final = SetStatement(
 )
 
 
-# The card belongs to the deleted customer. If two processes replace it, they create the same customer.
+# The card is removed, because it belonged to the deleted customer. If two processes replace a customer concurrently,
+# both get the same new customer.
 _REPLACE: Final = """
     UPDATE payment_customer SET customer_ref = $4, card_ref = NULL, card_label = NULL, card_saved_at = NULL
     WHERE account_id = $1 AND provider = $2 AND customer_ref = $3
@@ -103,7 +104,7 @@ async def call_with_customer(
     *,
     subject: str = "",
 ) -> T:
-    """Call the provider with the account's customer. If it was deleted there, replace it and call again.
+    """Call the provider with the account's customer. If the provider has deleted the customer, replace it, call again.
 
     Raises: Unavailable, PaymentRefused.
     """
@@ -141,8 +142,8 @@ def save_card(posting: Posting, top_up: TopUpRow, payment: Payment) -> None:
 async def _create_customer(account_id: int, provider: PaymentProvider, *, replaces: str | None = None) -> str:
     """Create a customer.
 
-    Its reference also differs from references of other installations that use the same provider, and from that of the
-    customer that it replaces.
+    Its reference differs from the references of other installations that use the same account at the provider, and from
+    the reference of the customer that it replaces.
     """
     account = await Account.get(id=account_id)
     digest = hashlib.sha256(f"{account.owner_id} {account.created_at.isoformat()}".encode()).hexdigest()

@@ -46,7 +46,7 @@ _SELECT_UNHANDLED: Final = RowSelect(
     "FROM provider_event AS n WHERE n.event_id = $1 AND n.handled_at IS NULL",
 )
 
-# A handled or parked event is not changed, because a second delivery that fails later has no meaning.
+# A handled or parked event is not changed: if it arrives again and fails then, this failure has no meaning.
 _RECORD_FAILURE: Final = """
     UPDATE provider_event SET attempts = attempts + 1, last_error = $2,
         parked_at = CASE WHEN attempts + 1 >= $3 THEN clock_timestamp() END,
@@ -74,7 +74,8 @@ _DECIDE: Final = SetStatement(
     4,
 )
 
-# A second delivery of a waiting event does not count as an attempt: its outcome stays WAITING until a retry claims it.
+# Only retries count as attempts: they set `outcome` to NULL when they claim the event. If a waiting event arrives
+# again, its outcome is still WAITING, and nothing is counted.
 _POSTPONE: Final = SetStatement(
     "waiting provider events",
     """
@@ -188,8 +189,8 @@ def park(posting: Posting, event: ProviderEvent, outcome: EventOutcome, reason: 
 def postpone(posting: Posting, event: ProviderEvent, reason: str) -> None:
     """Leave an event WAITING for another event that has not arrived.
 
-    It is retried at the same intervals as after a failure, and parked after the last one. Further deliveries change
-    nothing.
+    The event is retried at the same intervals as after failures, and parked after the last retry. If the provider sends
+    the event again meanwhile, nothing changes.
     """
     seconds = "{" + ",".join(map(str, BACK_OFF_SECONDS)) + "}"
     posting.write.add(
@@ -207,7 +208,7 @@ async def claim_due(provider: str, *, limit: int) -> list[StoredEvent]:
 
 
 async def find_unhandled(*, limit: int) -> Sequence[UnhandledEvent]:
-    """Return events that have had no effect yet: first parked ones in the order of parking, then the oldest others."""
+    """Return events that have had no effect yet: first parked events in the order of parking, then others by age."""
     unhandled = InboxEvent.filter(handled_at=None).order_by("parked_at", "received_at").limit(limit)
     return [UnhandledEvent(**values) for values in await unhandled.values(*UnhandledEvent.__slots__)]
 

@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 async def run_retries(provider: PaymentProvider) -> None:
     """Retry events as they become due, until cancelled.
 
-    Several processes may run this: one of them claims each event.
+    Several processes may run this: each event is claimed by one process.
     """
     while True:
         count = await retry_due(provider)

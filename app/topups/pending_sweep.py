@@ -23,9 +23,9 @@ BATCH_SIZE: Final = 100
 CONCURRENCY: Final = 8
 POLL_SECONDS: Final = 30.0
 GIVE_UP_AFTER: Final = timedelta(days=1)
-"""A top-up whose payment the provider does not know any more expires after this time."""
+"""If the provider does not know the payment of a top-up, the top-up expires after this time."""
 QUERY_INTERVAL_SECONDS: Final = 270.0
-"""Together with POLL_SECONDS, at most five minutes pass between two queries of a top-up."""
+"""The shortest time between two queries of a top-up. With POLL_SECONDS it makes five minutes at most."""
 
 # Top-ups that were never queried come first, then those queried longest ago. `queried_at` is set before the query, so a
 # top-up whose query always fails does not delay others. MATERIALIZED: the planner may run a plain subquery again for
@@ -51,7 +51,7 @@ log = logging.getLogger(__name__)
 async def run_sweep(provider: PaymentProvider) -> None:
     """Query top-ups as they become due, until cancelled.
 
-    Several processes may run this: one of them claims each top-up.
+    Several processes may run this: each top-up is claimed by one process.
     """
     while True:
         count = await sweep(provider)

@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol
 from app.topups.rules import Payment
 
 REPLACED_MARK: Final = "-replaces-"
-"""In the reference of a customer that replaces a deleted one."""
+"""A part of the reference of a customer that replaces a deleted customer."""
 
 
 class RefundStatus(StrEnum):
@@ -27,7 +27,7 @@ class RefundStatus(StrEnum):
 
 
 class RefusalReason(StrEnum):
-    """Why a provider refuses to begin a payment (`PaymentRefused.reason`). It is no decline of a card."""
+    """Why a provider refuses to begin a payment (`PaymentRefused.reason`). A declined card is not a refusal."""
 
     AMOUNT_TOO_SMALL = "AMOUNT_TOO_SMALL"
     AMOUNT_TOO_LARGE = "AMOUNT_TOO_LARGE"
@@ -50,8 +50,8 @@ class DisputeStatus(StrEnum):
 class Refund:
     """A refund as its provider reports it.
 
-    `reference` is that of our refund, or None if the refund was begun at the provider. `payment_ref` is that of
-    `Payment`.
+    `reference` is the reference of our refund, or None if the refund was begun at the provider. `payment_ref` is the
+    provider's id of the payment (`Payment.payment_ref`).
     """
 
     provider: str
@@ -68,9 +68,9 @@ class Refund:
 class Dispute:
     """A dispute as its provider reports it.
 
-    `status` is None if the provider reports one that is not known here; `provider_status` is its name there.
-    `is_inquiry` means that the bank only asked and no money has moved. `reported_at` is the provider's time of the
-    report: of two reports the later one is valid.
+    `provider_status` is the provider's name of the status. `status` is None if this server does not know that name.
+    `is_inquiry` means that the bank only asked and no money has moved. `reported_at` is the time of the report by the
+    provider's clock.
     """
 
     provider: str
@@ -111,9 +111,9 @@ class ProviderEvent:
 class CheckoutRequest:
     """A payment to be made on the provider's page.
 
-    `reference` is that of our top-up; the same reference opens the same checkout. `customer_ref` is the provider's
-    customer id, if there is one. `saves_card` means that the buyer consents to later payments in their absence; the
-    provider then stores the card.
+    `reference` is the reference of our top-up. Calls with the same reference return the same checkout. `customer_ref`
+    is the provider's customer id, if there is one. `saves_card` means that the buyer consents to later payments in
+    their absence; the provider then stores the card.
     """
 
     reference: str
@@ -137,7 +137,7 @@ class CheckoutPage:
 class SavedCardCharge:
     """A payment with a saved card in its owner's absence.
 
-    `reference` is that of our top-up, and identifies the payment.
+    `reference` is the reference of our top-up. Calls with the same reference make one payment.
     """
 
     reference: str
@@ -150,7 +150,7 @@ class SavedCardCharge:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RefundOrder:
-    """Money to return. `reference` is that of our refund; the same reference is the same refund."""
+    """Money to return. `reference` is the reference of our refund. Calls with the same reference make one refund."""
 
     reference: str
     payment_ref: str

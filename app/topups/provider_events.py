@@ -45,7 +45,7 @@ class EventOutcome(StrEnum):
 
 @dataclass(eq=False)
 class EventNotApplied(Exception):
-    """An event that contradicts our own rows. It is raised before anything is changed; `outcome` says park or wait."""
+    """An event cannot be applied. Nothing was changed. `outcome` says whether the event waits or is parked."""
 
     reason: str
     outcome: EventOutcome = EventOutcome.PARKED_MISMATCH

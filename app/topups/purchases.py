@@ -1,7 +1,7 @@
 """Buying credits: begin a top-up, confirm it on the return page, open the billing portal.
 
-The provider is called before or after a transaction, never inside one. A top-up that it refuses to begin becomes FAILED
-and keeps the reason: so no PENDING top-up stays behind, and the same request gets the same error again.
+The provider is called before or after a transaction, never inside one. If it refuses to begin a payment, the top-up
+becomes FAILED and the reason is stored. So no PENDING top-up remains, and a repeated request gets the same error.
 """
 
 from dataclasses import dataclass
@@ -78,8 +78,8 @@ class ConfirmedTopUp:
 async def begin_top_up(request: TopUpRequest, provider: PaymentProvider, terms: TopUpTerms) -> BegunTopUp:
     """Record a PENDING top-up and open its checkout.
 
-    A repeated request returns the same top-up and page. If the server stopped between the two steps, the provider is
-    called again with the same reference, which opens the same checkout.
+    A repeated request returns the same top-up and page. If the server stopped before the checkout was stored, the
+    repeated request calls the provider again with the same reference, which returns the same checkout.
 
     Raises: InvalidInput, IdempotencyConflict; BalanceLimitReached: the balance would be too high with the credits;
     PaymentRefused: the provider refuses the payment, and the top-up is FAILED; Unavailable: the provider does not
@@ -89,8 +89,8 @@ async def begin_top_up(request: TopUpRequest, provider: PaymentProvider, terms: 
     if problems := find_return_url_problems(request.return_url):
         raise InvalidInput(problems=problems)
     problems = terms.find_problems(request.credits, request.currency)
-    # A refused request writes nothing, not even an account. A repeated request is accepted even if the terms have
-    # changed since. No terms accept more than MAX_CREDITS, and such an amount cannot be hashed.
+    # A refused request writes nothing, not even an account. A repetition of an accepted request is accepted even if the
+    # terms have changed since. No terms accept more than MAX_CREDITS, and such an amount cannot be hashed.
     if problems and (abs(request.credits) > MAX_CREDITS or await accounts.find_account_id(request.owner_id) is None):
         raise InvalidInput(problems=problems)
     account_id = await accounts.get_or_create_account(request.owner_id)
@@ -225,7 +225,8 @@ async def _open_checkout(top_up: TopUpRow, provider: PaymentProvider) -> TopUpRo
         )
 
     try:
-        # A customer is needed only if the card is saved. The request must be the same whenever it is sent again.
+        # A customer is needed only if the card is saved. Whether one is sent depends only on the top-up, because
+        # repeated requests must be identical.
         if top_up.saves_card:
             checkout = await customers.call_with_customer(top_up.account_id, provider, open_checkout)
         else:

@@ -1,7 +1,4 @@
-"""Reads top-ups outside postings: by id, by payment and in lists.
-
-Top-ups of other accounts are not found.
-"""
+"""Reads top-ups outside postings: by id, by payment and in lists."""
 
 from collections.abc import Iterable
 from datetime import datetime

@@ -1,8 +1,8 @@
 """Receipts of paid top-ups: content, signed links, and the printable HTML page.
 
 A receipt is opened in a browser, which sends no token, and buyers forward receipts to their bookkeepers. So everybody
-who has the link can open the page. The link contains the account and the top-up, and is signed with a key derived from
-a ledger key, so that it cannot be guessed. It opens only this page and does not expire.
+who has the link can open the page. The link contains the ids of the account and the top-up, and a MAC, so that it
+cannot be guessed. The key of the MAC is derived from a ledger key. The link opens only this page and does not expire.
 """
 
 import base64
@@ -120,7 +120,7 @@ def _fill(template: Template, label: str, text: str) -> str:
 
 
 def _is_signed(named: bytes, mac: bytes) -> bool:
-    """Return whether any configured key has signed. Before keys were derived, the ledger key itself signed."""
+    """Return whether a configured key made this MAC. The second MAC is the one of links from earlier versions."""
     return any(
         hmac.compare_digest(mac, possible)
         for key in posting.ledger_keys().by_id.values()

@@ -83,7 +83,7 @@ class Payment:
     live: bool = False
     provider_ref: str
     provider_ref_is_payment: bool = False
-    """Whether `provider_ref` is the id of the payment, while that of the top-up is the id of its checkout."""
+    """Whether `provider_ref` is the id of the payment although `TopUpRow.provider_ref` is the id of the checkout."""
     payment_ref: str | None = None
     """The provider's id of the payment, which refunds and disputes refer to. None before money has moved."""
     reference: str
@@ -91,7 +91,7 @@ class Payment:
     amount_minor: int
     """The price, without tax that is added to it."""
     captured_minor: int | None = None
-    """The money that was captured, or None if the provider does not say it."""
+    """The money that was captured, or None if the provider does not report it."""
     currency: str
     card: SavedCard | None = None
     tax_lines: tuple[TaxLine, ...] = ()
@@ -130,7 +130,7 @@ class TopUpRow(NamedTuple):
     bonus_days: int | None = None
     live: bool = False
     automatic: bool = False
-    """Whether it was bought by auto top-up."""
+    """Whether auto top-up bought the credits."""
     saves_card: bool = False
     payment_ref: str | None = None
     decline_reason: str | None = None
@@ -138,7 +138,7 @@ class TopUpRow(NamedTuple):
     total_minor: int | None = None
     """The price with the tax that was added to it. None before the payment."""
     ordered_minor: int | None = None
-    """The price of the order, if only a part of the payment was captured. Credits and price are those of this part."""
+    """The ordered price, if only a part of it was captured. `credits` and `amount_minor` then belong to this part."""
 
     @property
     def paid_minor(self) -> int:
@@ -147,7 +147,7 @@ class TopUpRow(NamedTuple):
 
     @property
     def has_unnamed_tax(self) -> bool:
-        """Whether the names of its taxes are missing. The provider has them."""
+        """Whether names of taxes are missing. A query of the provider returns them."""
         return any(line.label == UNNAMED_TAX for line in self.tax_lines or ())
 
     @property
@@ -202,7 +202,7 @@ class TopUpTerms:
         return credits * self.minor_per_credit
 
     def bonus_credits(self, credits: int) -> int:
-        """Return the promotional credits of a top-up: those of the highest minimum in `bonuses` that it reaches."""
+        """Return the promotional credits of a top-up: the bonus of the highest minimum that `credits` reaches."""
         return max(((least, bonus) for least, bonus in self.bonuses if least <= credits), default=(0, 0))[1]
 
     def new_top_up(
@@ -341,9 +341,9 @@ def take_captured_share(top_up: TopUpRow, payment: Payment) -> TopUpRow:
 
 
 def merge_facts(top_up: TopUpRow, payment: Payment) -> TopUpRow:
-    """Return a top-up with what a PAID payment says beyond the status.
+    """Return a top-up with the ids, total and taxes that a PAID payment reports.
 
-    Several events report one payment. Each contains only some of these facts, so the result is the same for any order
+    Several events report one payment, and each contains only some of these values. The result is the same for any order
     of the events.
     """
     if top_up.ordered_minor is not None:
@@ -374,7 +374,7 @@ def _scale_to_captured(payment: Payment, captured_minor: int) -> Payment:
 
 
 def _tax_detail(lines: tuple[TaxLine, ...]) -> list[tuple[bool, str, int, bool]]:
-    """Return a sort key of tax lines. Lines with the names of taxes are the highest, and no lines the lowest."""
+    """Return a sort key: an empty list is the lowest, lines with names of taxes are the highest."""
     return [(line.label != UNNAMED_TAX, line.label, line.amount_minor, line.inclusive) for line in lines]
 
 

@@ -45,7 +45,7 @@ log = logging.getLogger(__name__)
 
 
 async def settle(event: ProviderEvent, *, audit: AuditContext | None = None) -> EventOutcome:
-    """Store an event and apply it once. Either its whole effect is committed, or nothing.
+    """Store an event and apply it once. Either the whole effect is committed, or none of it.
 
     An event that is not about one of our top-ups, or contradicts it, is parked and credits nothing. If applying fails,
     the exception is raised and the event is retried from the inbox. `audit` belongs to the request that queried the
@@ -93,7 +93,7 @@ async def _find_reference(event: ProviderEvent) -> Reference | None:
 def _no_top_up(event: ProviderEvent) -> EventNotApplied:
     """Return the error for an event without a top-up.
 
-    An unknown payment is not ours. A refund or dispute may arrive before its payment is settled.
+    A payment with an unknown reference is parked. A refund or dispute waits, because it may arrive before its payment.
     """
     if isinstance(event.object, UnusableObject):
         return EventNotApplied(event.object.reason)
@@ -131,9 +131,9 @@ async def _apply(
 def _apply_payment(posting: Posting, top_up: TopUpRow, payment: Payment, audit: AuditContext | None) -> EventOutcome:
     """Change the top-up to the status that follows from a payment.
 
-    If it becomes PAID, add its grant and that of its bonus, reduced to the share of the payment that was captured. If
-    it is PAID already, add what this payment says and earlier events did not.
-    Raises: EventNotApplied: the captured money pays for no credit.
+    If the top-up becomes PAID, add its grant and the grant of its bonus, reduced to the captured share of the payment.
+    If it is PAID already, store the values that earlier events did not report.
+    Raises: EventNotApplied: the captured money does not pay for a single credit.
     """
     status = derive_status(top_up.status, payment.status)
     if status is None:
@@ -199,7 +199,7 @@ def _apply_payment(posting: Posting, top_up: TopUpRow, payment: Payment, audit: 
 
 
 def _add_facts(posting: Posting, top_up: TopUpRow, payment: Payment) -> None:
-    """Add what a payment says to a top-up that was paid before this event. No credits move."""
+    """Store what a payment reports about a top-up that is PAID already. No credits move."""
     changed = merge_facts(top_up, payment)
     if changed == top_up:
         return
@@ -223,5 +223,5 @@ async def _record_failure(event: ProviderEvent, error: Exception) -> None:
     try:
         await inbox.record_failure(event.event_id, error)
     except Exception as fault:
-        # The same fault may prevent this as well. The event is stored in any case, and the first exception is raised.
+        # The same fault may also prevent this write. The event is stored anyway, and the first exception is raised.
         failures.log_failure(log, fault, "the failure of provider event %s could not be recorded", event.event_id)

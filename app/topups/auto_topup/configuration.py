@@ -50,9 +50,10 @@ class ConfigureResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AutoTopUpView:
-    """Auto top-up as users see it. If `reason` is None, it would buy now, or the balance is above the threshold.
+    """Auto top-up as users see it.
 
-    `is_under_way`: a purchase is in progress, or begins now, and needs nothing from the owner.
+    `reason`: why nothing can be bought now; None if a purchase can begin when the balance falls below the threshold.
+    `is_under_way`: a purchase is in progress, or begins now, without an action of the owner.
     """
 
     config: AutoTopUpConfig
@@ -80,7 +81,7 @@ NEVER_CONFIGURED: Final = AutoTopUpView(
 
 
 async def configure(request: ConfigureRequest, terms: TopUpTerms) -> ConfigureResult:
-    """Enable auto top-up with a configuration, or disable it. To disable it, no other values are needed.
+    """Enable auto top-up with a configuration, or disable it. Disabling requires only the owner.
 
     Raises: Forbidden: the account belongs to another owner; when enabling also InvalidInput, IdempotencyConflict.
     """

@@ -1,8 +1,8 @@
 """Buys credits automatically, one purchase at a time.
 
 `buy_if_needed` decides under the account's lock and inserts a PENDING top-up before the provider is called. A unique
-index allows one such top-up for each account. It remains whatever happens to the call: if the outcome is unknown,
-`reconcile_purchases` queries the provider by the reference, and nothing is bought until the outcome is known.
+index allows one such top-up for each account. If the outcome of the call is unknown, the top-up stays PENDING, and
+nothing else is bought. `reconcile_purchases` then queries the provider by the reference.
 """
 
 import logging
@@ -36,11 +36,11 @@ ACTOR: Final = "auto-top-up"
 SWEEP_NAME: Final = "automatic top-ups of account"
 """What the log calls a purchase that could not be reconciled."""
 UNKNOWN_AFTER_SECONDS: Final = 180.0
-"""The provider is queried about a call without an answer after this time."""
+"""If a call has no answer, the provider is queried after this time."""
 ABANDON_AFTER_SECONDS: Final = 24 * 3_600.0
 """A payment that its owner does not confirm is given up after this time."""
 _CALL_SECONDS: Final = 60.0
-"""The provider is not called for a claim that is older. Reconciliation then queries it."""
+"""If inserting the top-up took longer, the provider is not called. Reconciliation then queries it."""
 _BATCH_SIZE: Final = 100
 
 log = logging.getLogger(__name__)
@@ -64,7 +64,7 @@ async def buy_if_needed(account_id: int, provider: PaymentProvider, terms: TopUp
         return claim
     if time.monotonic() - started_at < _CALL_SECONDS:
         await _charge_card(claim, provider)
-        # Claims again, to record the result of the purchase. The cooldown prevents another purchase.
+        # This check records the result of the purchase. It buys nothing, because of the cooldown.
         await _claim(account_id, provider, terms)
     return Buy(claim.top_up.credits)
 
@@ -161,8 +161,8 @@ def _record_check(posting: Posting, account: AccountState, record: AutoTopUpReco
 async def _charge_card(claim: _Claim, provider: PaymentProvider) -> None:
     """Call the provider outside any transaction, and settle its answer.
 
-    A purchase that the provider refuses to begin is FAILED, but no card was declined. A card that was deleted there is
-    removed, so that its owner is asked for another one.
+    If the provider refuses to begin the purchase, the top-up becomes FAILED, but does not count as declined. A card
+    that the provider has deleted is removed, so that its owner is asked for another one.
     """
     top_up = claim.top_up
     reference = Reference(top_up.account_id, top_up.id)
@@ -200,7 +200,7 @@ async def _settle(top_up: TopUpRow, payment: Payment) -> None:
 
 
 async def _reconcile(reference: Reference, provider: PaymentProvider) -> None:
-    """Query one purchase, and settle the answer or give the purchase up. Raises: Unavailable."""
+    """Query the provider about one purchase, and settle the answer or give up the purchase. Raises: Unavailable."""
     top_up = await queries.find_top_up(*reference)
     if top_up is None or top_up.status is not TopUpStatus.PENDING:
         return

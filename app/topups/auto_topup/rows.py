@@ -70,7 +70,7 @@ _ENABLE: Final = CONFIGS.insert(
     ),
 )  # fmt: skip
 
-# Configuration and consent remain readable.
+# Disabling keeps the configuration and the consent.
 _DISABLE: Final = SetStatement(
     "disable auto_top_up",
     """
@@ -95,7 +95,8 @@ _RECORD_CHECK: Final = SetStatement(
     5,
 )
 
-# Selects changed accounts: those below the threshold at once, those that were skipped at most every five seconds.
+# Of the changed accounts, selects those that are below the threshold. Accounts with a skip reason are selected instead
+# if their last check was more than five seconds ago.
 _CHANGED: Final = """
     SELECT u.account_id FROM unnest($1::bigint[]) AS k(id)
     JOIN auto_top_up AS u ON u.account_id = k.id AND u.enabled
@@ -104,8 +105,8 @@ _CHANGED: Final = """
        OR (u.blocked_reason IS NOT NULL AND u.checked_at < clock_timestamp() - interval '5 seconds')
 """
 
-# Selects accounts whose change may not have been announced: those below the threshold that are not skipped, those whose
-# wait has ended, and periodically all that are skipped.
+# Selects accounts that must be checked although no change was announced: those below the threshold without a skip
+# reason, those whose wait has ended, and periodically all others with a skip reason.
 _DUE: Final = """
     SELECT u.account_id FROM auto_top_up AS u JOIN account AS a ON a.id = u.account_id
     WHERE u.enabled
@@ -116,7 +117,7 @@ _DUE: Final = """
     ORDER BY u.checked_at NULLS FIRST LIMIT $2
 """
 
-# Selects purchases whose call had an unknown outcome, and those that the owner has not confirmed in time.
+# Selects purchases with an unknown outcome, and purchases that the owner has not confirmed in time.
 _UNSETTLED: Final = """
     SELECT t.account_id, t.id FROM top_up AS t
     WHERE t.status = 'PENDING' AND t.automatic AND t.provider = $1 AND t.account_id <> ALL($5::bigint[])

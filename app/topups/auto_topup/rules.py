@@ -1,7 +1,8 @@
 """Rules of auto top-up: whether to buy now, how many credits, and the reason if nothing is bought.
 
-Everything is computed from the account's rows, read under its lock. There is no counter that could differ from the
-purchases. An attempt counts towards the caps as soon as it is begun, unless it is known that no money moved (FAILED).
+Everything is computed from the account's rows, read under its lock. No counters are stored that could differ from the
+purchases. An attempt counts towards the caps as soon as it is begun. It no longer counts when it is FAILED, because
+then no money moved.
 """
 
 from collections.abc import Sequence
@@ -22,7 +23,7 @@ BACK_OFF: Final = (timedelta(hours=1), timedelta(hours=4), timedelta(hours=24))
 MAX_DECLINES: Final = 3
 MAX_COUNT_PER_DAY: Final = 10
 MAX_COUNT_PER_MONTH: Final = 100
-"""The highest cap on the number of purchases, and the default."""
+"""The highest caps on the number of purchases that owners may set. They are also the defaults."""
 MAX_CONSENT_VERSION_LENGTH: Final = 64
 NOT_CHARGED: Final = "not_charged"
 """The decline reason of an attempt that did not reach the provider."""
@@ -94,7 +95,8 @@ _BLOCK_TEXTS: Final = {
 class AutoTopUpConfig:
     """The owner's configuration, in credits and counts. Either `amount` or `target` is set.
 
-    If a field `max_...` is None, credits have no cap, and counts have the default cap.
+    `max_per_day` and `max_per_month` are caps in credits; None means no cap. `max_count_...` are caps on the number of
+    purchases; None means the default.
     """
 
     enabled: bool
@@ -158,8 +160,8 @@ class Skip(NamedTuple):
 def time_of_attempt(history: AttemptHistory, now: datetime) -> datetime:
     """Return `now`, or a later time if the clock has stepped back.
 
-    A new attempt comes after all earlier ones and after the time from which declines count. Otherwise its decline would
-    not count, and the card would be charged again and again.
+    The time is later than `declines_reset_at` and not before the newest attempt. Otherwise a decline of the new attempt
+    would not count, and the card would be charged again and again.
     """
     known = [now, *(attempt.begun_at for attempt in history.attempts[:1])]
     if history.declines_reset_at is not None:
@@ -183,7 +185,7 @@ def decide(
 def purchase_credits(config: AutoTopUpConfig, balance: BalanceLevel, terms: TopUpTerms) -> int:
     """Return the credits of one purchase: the fixed amount, or the credits that are missing to reach the target.
 
-    They are rounded up to a multiple that is sold, but not above the largest top-up.
+    The missing credits are rounded up to a multiple that is sold, at most the largest top-up.
     """
     if config.amount is not None:
         return config.amount
@@ -280,7 +282,7 @@ def _find_wait(history: AttemptHistory, now: datetime) -> Skip | None:
 
 
 def _find_failure(decline_reason: str | None) -> SkipReason:
-    """Return why the next attempt must wait after an attempt that failed."""
+    """Return the reason for the wait after a failed attempt."""
     if decline_reason == NOT_CHARGED:
         return SkipReason.PROVIDER_UNAVAILABLE
     return SkipReason.REFUSED if is_refusal(decline_reason) else SkipReason.BACKING_OFF

@@ -1,6 +1,6 @@
 """Background loops of auto top-up: check accounts after a change of their balance, and periodically all accounts.
 
-Changes of accounts in which auto top-up is not enabled are dropped by one set lookup.
+Changes of accounts without auto top-up cost one look-up in a set.
 """
 
 import asyncio
@@ -17,9 +17,9 @@ from app.topups.provider import PaymentProvider
 from app.topups.rules import TopUpTerms
 
 SWEEP_SECONDS: Final = 5.0
-"""Other processes also find newly enabled accounts within this time."""
+"""Each process finds newly enabled accounts within this time."""
 CHECK_INTERVAL_SECONDS: Final = 300.0
-"""The interval at which a skipped account is checked without a change."""
+"""The interval at which an account with a skip reason is checked even if it does not change."""
 _CONCURRENCY: Final = 8
 _BATCH_SIZE: Final = 256
 
@@ -36,7 +36,7 @@ async def run_worker(feed: ChangeFeed, provider: PaymentProvider, terms: TopUpTe
 
 
 async def sweep(provider: PaymentProvider, terms: TopUpTerms, isolated: IsolatedSweep | None = None) -> int:
-    """Reconcile purchases, then check accounts that are due without a change. Returns: the number of accounts."""
+    """Reconcile purchases, then check the accounts that `rows.find_due` returns. Returns: the number of accounts."""
     await purchasing.reconcile_purchases(provider, terms, isolated)
     due = await rows.find_due(interval_seconds=CHECK_INTERVAL_SECONDS, limit=_BATCH_SIZE)
     await _check(due, provider, terms)

@@ -1,8 +1,7 @@
 """Rules that split the credits, the bonus and the money of a top-up for refunds and disputes.
 
 The money is what the buyer paid, with the tax that was added to the price. Each part is computed from what is left, and
-rounded down. So the parts of a top-up always add up to the whole, for any order and size of refunds, and if some of
-them fail.
+rounded down. So the parts always add up to the whole top-up, for any order and sizes of refunds, even if some fail.
 """
 
 from collections.abc import Iterable
@@ -119,16 +118,16 @@ class RemainingAmounts:
         return self.credits - self.disputed_credits
 
     def split_money(self, credits: int) -> int:
-        """Return the money that belongs to this part of `self.credits`, in minor units."""
+        """Return the money that belongs to `credits`, a part of `self.credits`, in minor units."""
         return self.money_minor * credits // self.credits
 
     def split_bonus(self, credits: int) -> int:
-        """Return the bonus that belongs to this part of `self.credits`."""
+        """Return the bonus that belongs to `credits`, a part of `self.credits`."""
         return self.bonus_credits * credits // self.credits
 
 
 def value_bonus(top_up: TopUpRow, credits: int) -> int:
-    """Return the value of spent bonus in minor units: the price of as many bought credits, rounded down."""
+    """Return the value of spent bonus in minor units: the price of the same number of bought credits, rounded down."""
     return credits * top_up.paid_minor // top_up.credits
 
 
@@ -138,7 +137,7 @@ def credits_for_amount(top_up: TopUpRow, amount_minor: int) -> int:
 
 
 def derive_top_up(top_up: TopUpRow, refunds: Iterable[RefundRow], disputes: Iterable[DisputeRow]) -> TopUpRow:
-    """Return a paid top-up with the status and the sums that follow from its refunds and disputes in any order."""
+    """Return a paid top-up with the status and the sums that follow from its refunds and disputes."""
     effective = [refund for refund in refunds if refund.is_effective]
     disputes = list(disputes)
     refunded = sum(refund.credits for refund in effective)
@@ -160,7 +159,7 @@ def derive_top_up(top_up: TopUpRow, refunds: Iterable[RefundRow], disputes: Iter
 def find_mismatches(top_up: TopUpRow, reported: Refund | Dispute, *, amount_minor: int | None = None) -> list[str]:
     """Return the differences between a reported refund or dispute and our rows.
 
-    `amount_minor` is that of our row, or None if there is no row yet or the amount may change.
+    `amount_minor` is the amount of our row, or None if there is no row yet or the amount may change.
     """
     pairs = [
         ("provider", reported.provider, top_up.provider),

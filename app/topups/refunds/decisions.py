@@ -1,4 +1,4 @@
-"""Disputes that an operator decides by hand, because the provider reports a status that is not known, or nothing."""
+"""Disputes that an operator decides, because the provider reports an unknown status, or reports no decision."""
 
 from dataclasses import dataclass, replace
 from typing import Final
@@ -32,10 +32,10 @@ class DisputeDecision:
 
 
 async def decide_dispute(decision: DisputeDecision, provider: PaymentProvider) -> EventOutcome:
-    """Decide a dispute like a report of the provider. Its parked events are then handled.
+    """Apply the decision like a report of the provider, and mark the parked events of the dispute as handled.
 
-    A dispute that is not known yet is decided with the amount of its parked event. A later report of the provider
-    replaces the decision.
+    The amount is that of the newest parked event. Without one, it is the amount of the stored dispute. A later report
+    of the provider replaces the decision.
     Raises: InvalidInput: there is no such dispute, or its payment is not known.
     """
     check_key(decision.dispute_ref, path="dispute")

@@ -1,13 +1,13 @@
 """The effects of a dispute under the account's lock: OPEN freezes credits, WON unfreezes them, LOST takes them back.
 
-An open dispute freezes what is left of its part of the top-up. A lost one takes this, with REFUND entries whose reason
-names the dispute; the rest becomes debt, with a DEBT entry. A dispute never covers more than refunds and other disputes
-leave of the top-up.
+A dispute concerns a part of the top-up's credits, at most those that refunds and other disputes leave. While it is
+open, it freezes those of these credits that are neither spent nor held. If it is lost, they are taken back, with REFUND
+entries whose reason contains the id of the dispute. The other credits become debt, with a DEBT entry.
 
-Reports may arrive in any order, repeatedly, and as several event types. One report of each dispute is valid: a decision
-before OPEN, then the report with the latest time. A report that replaces another first undoes its effect. So the end
-state follows from the valid reports alone: an amount that changes is followed, and so is a decision that the bank
-changes later.
+Reports may arrive in any order, repeatedly, and as several event types. Only one report of each dispute is valid: a
+decision (WON or LOST) replaces OPEN, and otherwise a later report replaces an earlier one. First the effect of the
+replaced report is undone. So the result depends only on the valid reports. The bank may also change the amount, or
+its decision.
 """
 
 from app.ledger.rules import debt
@@ -57,7 +57,7 @@ def apply_dispute_event(locked: LockedTopUp, reported: Dispute) -> EventOutcome:
 
 
 def _replaces(reported: Dispute, status: DisputeStatus, known: DisputeRow) -> bool:
-    """Return whether a report is valid instead of the known one.
+    """Return whether a report replaces the known one.
 
     Raises: EventNotApplied: two decisions differ, and it is not known which one is later.
     """
@@ -70,7 +70,7 @@ def _replaces(reported: Dispute, status: DisputeStatus, known: DisputeRow) -> bo
         return True
     if known.reported_at is None:
         return True
-    # Two reports of the same second: the one that is worse for the seller.
+    # Of two reports with the same second, the one that is worse for the seller is valid.
     return (reported.reported_at, status is DisputeStatus.LOST, reported.amount_minor) > (
         known.reported_at, known.status is DisputeStatus.LOST, known.amount_minor,
     )  # fmt: skip
@@ -79,7 +79,7 @@ def _replaces(reported: Dispute, status: DisputeStatus, known: DisputeRow) -> bo
 def _undo(locked: LockedTopUp, known: DisputeRow) -> None:
     """Undo what the known report has done.
 
-    Unfrozen credits must not pay other debt yet, because a lost dispute takes them at once.
+    Unfrozen credits must not pay debt yet, because the new report may take them.
     """
     debt.unfreeze(locked.account, known.frozen_credits, pays_debt=False)
     locked.put_row(known._replace(credits=0, frozen_credits=0))

@@ -1,7 +1,8 @@
-"""A paid top-up under its account's lock, with everything that decides about refunds and disputes.
+"""A paid top-up under its account's lock, with all rows that decisions about refunds and disputes need.
 
-A `LockedTopUp` contains the top-up, its refunds and disputes, and its two grants. It is read in the posting's one read,
-changed in memory, and written in the posting's one write. The sums in the top-up follow from its refunds and disputes.
+A `LockedTopUp` contains the top-up, its refunds and disputes, and its two grants (bought credits and bonus). The
+posting reads it, it is changed in memory, and the posting writes it. The sums in the top-up are computed from its
+refunds and disputes.
 """
 
 import json
@@ -32,8 +33,8 @@ _SELECT_GRANTS: Final = RowSelect(
     GRANTS.column_list("g"), "FROM credit_grant AS g WHERE g.account_id = $1::bigint AND g.top_up_id = $2"
 )
 
-# Selects the entries by which credits leave a grant unspent: the grant expired or was revoked. They have one draw each,
-# and the index `entry_unspent` finds them by its grant, in an account of any size.
+# Selects the entries that remove unspent credits from a grant: the grant expired or was revoked. Each has one draw. The
+# index `entry_unspent` contains the grant of this draw, so the time does not depend on the size of the account.
 _UNSPENT_DRAWS: Final = """
     SELECT e.draws::text AS draws FROM entry AS e
     WHERE e.account_id = $1 AND (e.draws->0->>0)::int = $2 AND e.kind IN ('EXPIRY', 'ADJUSTMENT')
@@ -108,7 +109,7 @@ def select_locked_top_up(reference: Reference) -> list[ExtraRead]:
 
 
 async def load_locked_top_up(posting: Posting, found: Any) -> LockedTopUp | None:
-    """Return the top-up from the rows of those reads, in their order, or None if it does not exist."""
+    """Return the top-up from the rows of `select_locked_top_up`, or None if it does not exist."""
     top_ups, refunds, disputes, grants = found
     if not top_ups:
         return None
@@ -160,7 +161,7 @@ def return_credits(locked: LockedTopUp, refund: RefundRow, cause: Cause) -> None
 
 
 def extend_disputes(locked: LockedTopUp) -> None:
-    """Extend disputes that cover fewer credits than were disputed, after a refund failed or another dispute was won."""
+    """Extend disputes that concern fewer credits than their amount, if credits of the top-up have become refundable."""
     for dispute in sorted(locked.disputes.values(), key=lambda one: (one.opened_at, one.dispute_ref)):
         if dispute.status not in EFFECTIVE_DISPUTE_STATUSES:
             continue
@@ -178,9 +179,9 @@ def extend_disputes(locked: LockedTopUp) -> None:
 
 
 def freeze(locked: LockedTopUp, credits: int) -> int:
-    """Freeze those of `credits` that the top-up still has: neither spent, nor held, nor frozen. Returns: their number.
+    """Freeze those of `credits` that are neither spent, held nor frozen. Returns: their number.
 
-    So a dispute makes no credits of other top-ups unavailable. What was spent becomes debt only if it is lost.
+    Only credits of this top-up are frozen. Its spent credits become debt only if the dispute is lost.
     """
     frozen = debt.free_credits(locked.account, locked.purchased_grant, credits)
     debt.freeze(locked.account, frozen)

@@ -60,7 +60,7 @@ def _event(row: RefundRow | DisputeRow, top_up: TopUpRow) -> AccountEvent:
 
 
 def _describe(row: RefundRow | DisputeRow, top_up: TopUpRow) -> dict[NotificationKind, str]:
-    """Return the notifications that are true for a refund or dispute, with their texts."""
+    """Return the kinds and texts of the notifications that the current state of a refund or dispute requires."""
     payment = f"payment of {format_money(top_up.paid_minor, top_up.currency)}"
     taken = f"{_count(row.credits)} taken back"
     if row.debt_credits:

@@ -1,8 +1,8 @@
 """The effects of a refund under the account's lock, when it is requested and when its provider reports it.
 
-The credits leave when the refund is requested, not when the provider confirms it. They return if the refund fails. A
-refund that was begun at the provider has the same effect. Its money has already been returned, so it takes precedence
-over open and lost disputes, in any order of events.
+The credits leave the account when the refund is requested, not when the provider confirms it. They return if the refund
+fails. A refund that was begun at the provider has the same effect. Its money has already been returned, so it takes
+precedence over open and lost disputes, in any order of events.
 """
 
 from dataclasses import replace
@@ -26,14 +26,14 @@ _NEXT_STATUSES: Final = {
     RefundStatus.DONE: (RefundStatus.FAILED,),
     RefundStatus.FAILED: (),
 }
-"""The statuses that may follow. FAILED is final. DONE is not, because a bank may return the money later."""
+"""The statuses that may follow. DONE may be followed by FAILED, because a bank may return the money later."""
 
 
 def begin_refund(locked: LockedTopUp, credits: int | None, *, reason: str, actor: str) -> RefundRow:
     """Take `credits` of the top-up back, and compute the money to return for them.
 
-    `credits=None` means all that are left. The value of spent bonus is deducted from the money, but not below 0. A
-    refund without money is DONE at once. Disputed credits must wait for the decision.
+    `credits=None` means all refundable credits. Credits of an open dispute are not refundable. The value of spent bonus
+    is deducted from the money, down to 0. A refund without money is DONE at once.
     Raises: RefundExceedsTopUp; BalanceLimitReached: the debt would be too high.
     """
     remaining = locked.remaining
@@ -99,8 +99,8 @@ def _find_refund(locked: LockedTopUp, reported: Refund) -> RefundRow | None:
 def _apply_external_refund(locked: LockedTopUp, reported: Refund) -> EventOutcome:
     """Apply a refund that was begun at the provider.
 
-    Together with earlier refunds it takes the credits that belong to their money, rounded up. So a refund of very
-    little money may take none. If it returns all the money, it takes all credits that are left. A refund that has
+    The credits of all refunds together are those that belong to their total money, rounded up. So a refund of very
+    little money may take no credits. A refund of all remaining money takes all remaining credits. A refund that has
     already failed is only recorded. A refund of more money than can be returned now waits: another refund may have
     failed at the provider, and the event that reports this may not have arrived yet.
     """
@@ -132,16 +132,16 @@ def _apply_external_refund(locked: LockedTopUp, reported: Refund) -> EventOutcom
     if credits > clawed_back:
         taken = take_credits(locked, credits - clawed_back, _provider_cause(locked, EXTERNAL_REFUND_REASON))
     _count_as_refunded(locked, clawed_back)
-    # If this refund fails, credits that a lost dispute had taken are returned like debt that was paid.
+    # Credits that a lost dispute had taken count as debt of this refund. So they are returned if this refund fails.
     taken = replace(taken, debt_credits=taken.debt_credits + clawed_back)
     locked.put_row(_new_external_refund(locked, reported, credits, taken))
     return EventOutcome.REFUNDED
 
 
 def _take_precedence(locked: LockedTopUp, credits: int) -> int:
-    """Unfreeze credits of open disputes, as far as the refund needs them.
+    """Unfreeze credits of open disputes, if the refund needs them.
 
-    Returns: how many of `credits` lost disputes have already taken.
+    Returns: how many of `credits` are missing then, because lost disputes have already taken them.
     """
     missing = credits - locked.remaining.refundable_credits
     for dispute in reversed(list(locked.disputes.values())):

@@ -1,8 +1,8 @@
 """Refunds that an operator requests, and the reconciliation of refunds whose outcome is unknown.
 
-The refund is written and its credits leave before the provider is called. The call is made once, outside any
-transaction, with our reference. If it has no answer, the refund stays PENDING. Reconciliation then queries the provider
-by the reference, and repeats the call only if the provider does not know the reference.
+The refund is written and its credits leave the account before the provider is called. The call is made once, outside
+any transaction, with our reference. If the provider does not answer, the refund stays PENDING. Reconciliation then
+queries the provider by the reference, and repeats the call only if the provider does not know the reference.
 """
 
 import logging
@@ -30,7 +30,7 @@ from app.topups.rules import UNPAID_STATUSES, Reference, TopUpRow
 from app.topups.settlement import settle
 
 UNKNOWN_AFTER_SECONDS: Final = 600
-"""After this time without an outcome the provider is queried about a refund."""
+"""The provider is queried about a refund that has had no outcome for this time."""
 
 log = logging.getLogger(__name__)
 
@@ -125,8 +125,9 @@ async def reconcile_refunds(
 ) -> int:
     """Query the provider about refunds that have been PENDING for `after_seconds`.
 
-    Returns: their number, at most `limit`. If the provider does not know a refund, it never received the call. The call
-    is repeated with the same reference.
+    If the provider does not know a refund, it never received the call. Then the call is repeated with the same
+    reference.
+    Returns: the number of refunds, at most `limit`.
     """
     claimed = await refund_rows.claim_unknown(after_seconds=after_seconds, limit=limit)
     for reference in claimed:

@@ -121,7 +121,7 @@ async def list_open_disputes(*, limit: int, account_id: int | None = None) -> li
 
 
 async def find_dispute(dispute_ref: str) -> DisputeRow | None:
-    """Return a dispute by the provider's id, or None. The account is not known, so all disputes are read."""
+    """Return a dispute by the provider's id, or None. This scans the table, because the account is not known."""
     return await DISPUTES.fetch_one(models.Dispute.filter(dispute_ref=dispute_ref))
 
 

@@ -2,7 +2,7 @@
 
 A body has the form `{"id": ..., "type": "payment.paid", "payment": {...}}`. The type names the object and its status.
 The object has the fields of `Payment`, `Refund` or `Dispute`. The header is `Sandbox-Signature: t=<time>,v1=<hex>`, an
-HMAC-SHA256 over Unix time and raw body. So neither can be changed, and an old event cannot be sent again.
+HMAC-SHA256 over Unix time and raw body. So neither can be changed, and an old event is refused.
 """
 
 import hmac

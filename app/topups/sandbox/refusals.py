@@ -18,8 +18,8 @@ UNAVAILABLE_AMOUNT: Final = 40_500
 
 
 async def check_amount(amount_minor: int, customer_ref: str | None) -> None:
-    """Raises: PaymentRefused, Unavailable or CustomerMissing, as the amount says; CustomerMissing if there is no such
-    customer. A customer that replaces another is not deleted.
+    """Raises: PaymentRefused, Unavailable: for the amounts above; CustomerMissing: there is no such customer, or the
+    amount is CUSTOMER_DELETED_AMOUNT and the customer does not replace another one.
     """
     if (reason := REFUSED_AMOUNTS.get(amount_minor)) is not None:
         raise PaymentRefused(reason=reason, provider_code=f"sandbox_{reason.lower()}")

@@ -1,7 +1,7 @@
 """The sandbox's own tables: payments, refunds, disputes, customers and cards.
 
-They are separate from the tables of top-ups, as those of another company would be. The caller's reference identifies a
-payment, a refund or a customer: if it is used again, the first one is found.
+They are separate from the tables of top-ups, because a real provider has its own database. The caller's reference
+identifies a payment, a refund or a customer: a second call with a reference returns the existing one.
 """
 
 import secrets
@@ -125,9 +125,9 @@ async def charge_card(charge: SavedCardCharge) -> SandboxPayment:
 
 
 async def decide_payment(reference: str, status: PaymentStatus, behaviour: CardBehaviour) -> SandboxPayment:
-    """Pay or decline. PAID is final, DECLINED is not. Returns: the payment as it is now.
+    """Pay or decline. A declined payment can still be paid. Returns: the payment as it is now.
 
-    If this payment is the first to save the card, `behaviour` is stored with the card.
+    If the payment saves its card, `behaviour` is stored with the card at the first call.
     """
     undecided = Q(status=PaymentStatus.OPEN)
     if status is PaymentStatus.PAID:

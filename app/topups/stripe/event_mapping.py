@@ -1,11 +1,12 @@
 """Converts Stripe's objects and events (JSON) to `Payment`, `Refund` and `Dispute`.
 
-`payment_ref` is always the id of the payment intent, which refunds and disputes also contain. The `provider_ref` of a
-checkout is the id of its session. Its payment intent reports the same payment, with `provider_ref_is_payment`.
+`payment_ref` is always the id of the payment intent, which refunds and disputes also contain. For a checkout,
+`provider_ref` is the id of the session. Events of the intent report the same payment with the id of the intent, and
+`provider_ref_is_payment` is set.
 
-Stripe Tax adds tax to the price of a checkout. Every object of the payment reports the same price and the same tax: the
-session contains both, and the intent and the charge contain the total and, in our metadata, the price. Only a session
-that is retrieved names the taxes.
+Stripe Tax adds tax to the price of a checkout. Price and tax are the same in every object of the payment: a session
+contains both; an intent or a charge contains the total and, in our metadata, the price. The names of the taxes are
+only in a session that was retrieved, not in its events.
 """
 
 import math
@@ -22,7 +23,7 @@ from app.wording import quote_value
 NAME: Final = "stripe"
 
 REFERENCE_KEY: Final = "credits_reference"
-"""The metadata key of our objects. The Stripe account may also belong to other shops."""
+"""The metadata key that marks our objects. Other shops may use the same Stripe account."""
 ORIGIN_KEY: Final = "credits_origin"
 PRICE_BEFORE_TAX_KEY: Final = "credits_price_before_tax"
 SAVES_CARD_KEY: Final = "credits_keeps_card"
@@ -46,7 +47,7 @@ _DISPUTE_STATUSES: Final = {
     "appeal_under_review": DisputeStatus.OPEN,
     "won": DisputeStatus.WON,
     "lost": DisputeStatus.LOST,
-    # The buyer was refunded, which events of the refund report.
+    # The buyer was refunded. Events of the refund report this.
     "charge_refunded": DisputeStatus.WON,
     "warning_closed": DisputeStatus.WON,
 }
@@ -71,7 +72,7 @@ Json = Mapping[str, Any]
 
 
 class InexactAmount(Unavailable):
-    """An amount that is not a whole number of minor units. An event with it is parked; an answer cannot be used."""
+    """An amount is not a whole number of minor units. An event with such an amount is parked."""
 
 
 def to_stripe_amount(amount_minor: int, currency: str) -> int:
@@ -125,7 +126,7 @@ def map_session(session: Json, *, status: PaymentStatus | None = None) -> Paymen
 def map_intent(intent: Json) -> Payment:
     """Return the payment of a payment intent, with a saved card or inside a checkout. In a checkout only PAID is final.
 
-    A buyer whose card is declined in a checkout may try another card on the same page. Events of the session end it.
+    A buyer whose card is declined in a checkout may try another card on the same page, until the session ends.
     """
     metadata = intent.get("metadata") or {}
     error = intent.get("last_payment_error") or {}
@@ -211,7 +212,7 @@ def map_dispute(dispute: Json, *, reported_at: int) -> Dispute:
 
 
 def build_declined_payment(charge: SavedCardCharge, live: bool, *, reason: str) -> Payment:
-    """Return the declined payment of a charge for which Stripe created no object. The reference replaces the id."""
+    """Return the declined payment of a charge for which Stripe created no object. Its id is made of our reference."""
     return Payment(
         provider=NAME,
         live=live,

@@ -58,12 +58,12 @@ MAX_PAGES: Final = 100
 MAX_KEY_LENGTH: Final = 255
 
 CALL_WINDOW: Final = (timedelta(minutes=-5), timedelta(hours=1))
-"""The period around the time of our row in which, by Stripe's clock, our call can have made a payment."""
+"""Our call creates a payment within this period, relative to the time of our row. Stripe's clock may be behind."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stripe:
-    """The Stripe provider. `default_return_url` is used if a call has none; `secrets` are those of webhooks."""
+    """The Stripe provider. `default_return_url` is used for checkouts without one. `secrets` verify webhooks."""
 
     client: stripe.StripeClient = field(repr=False)
     http: stripe.HTTPXClient = field(repr=False)
@@ -109,7 +109,7 @@ class Stripe:
         return made.id
 
     async def open_checkout(self, checkout: CheckoutRequest) -> CheckoutPage:
-        # After the customer was replaced, the request is another one.
+        # After the customer was replaced, the request is different, so it needs another key.
         key = checkout.reference + (f"-{checkout.customer_ref}" if checkout.customer_ref is not None else "")
         async with translate_refusals(), translate_changed_requests():
             made = await self.client.v1.checkout.sessions.create_async(
@@ -245,7 +245,7 @@ class Stripe:
     def _session(self, checkout: CheckoutRequest) -> "SessionCreateParams":
         """Return the parameters of a session.
 
-        They are equal for equal checkouts, because Stripe rejects different requests with the same key.
+        Equal checkouts have equal parameters, because Stripe rejects different requests with the same idempotency key.
         """
         amount = to_stripe_amount(checkout.amount_minor, checkout.currency)
         metadata = {REFERENCE_KEY: checkout.reference, ORIGIN_KEY: ORIGIN_CHECKOUT}
@@ -286,9 +286,10 @@ class Stripe:
         return params
 
     async def _calculate_tax(self, charge: SavedCardCharge, price: int) -> tuple[int, str]:
-        """Return the amount with tax and the id of the calculation, by the address that a checkout has saved.
+        """Return the amount with tax and the id of the calculation.
 
-        Stripe records the tax of the calculation when the payment succeeds, and reverses it with refunds.
+        Stripe uses the address that a checkout saved for the customer. It records the calculated tax when the payment
+        succeeds, and reverses it with refunds.
         """
         calculation = await self.client.v1.tax.calculations.create_async(
             {
@@ -303,7 +304,7 @@ class Stripe:
     async def _map_card_error(self, charge: SavedCardCharge, card_error: stripe.CardError) -> Payment:
         """Return the payment of a charge that the card refused.
 
-        If the owner can authenticate it, it contains the page for that.
+        If the owner can authenticate the payment, the result contains the page for it.
         """
         body = card_error.json_body if isinstance(card_error.json_body, dict) else {}
         error = body.get("error", {})
@@ -315,7 +316,7 @@ class Stripe:
         payment = event_mapping.map_intent(intent)
         if payment.status is not PaymentStatus.ACTION_REQUIRED or payment.action_url is not None:
             return payment
-        # If the same payment is confirmed again as on-session, it gets the bank's page instead of a refusal.
+        # Confirming the same payment again as on-session returns the bank's page instead of a refusal.
         try:
             confirmed = await self.client.v1.payment_intents.confirm_async(
                 payment.provider_ref,
