@@ -159,12 +159,15 @@ class TaskEnded(BillingError):
 
 
 class TaskNotStopped(BillingError):
-    """Only a stopped task can be resumed."""
+    """Only a stopped task can be resumed. The budget of a running task is raised with `addBudget` and a key."""
 
     task_id: str = described("The platform's id of the task.")
     status: str = described("The current status of the task.")
 
-    template = "Task {error.task_id!q} is {error.status}: only a stopped task can be resumed."
+    template = (
+        "Task {error.task_id!q} is {error.status}: only a stopped task can be resumed. To add to the budget of a "
+        "running task, send addBudget and idempotencyKey."
+    )
 
 
 class BudgetReached(BillingError):

@@ -37,8 +37,8 @@ describe_enum(
     values={
         NotificationKind.LOW_BALANCE: "The available credits have fallen below `lowBalanceThreshold`.",
         NotificationKind.OUT_OF_CREDITS: "No credits are available, or too few for a task, which was stopped.",
-        NotificationKind.SCHEDULE_SKIPPED: "Scheduled tasks of an agent do not start. Sent again only after credits "
-        "were added.",
+        NotificationKind.SCHEDULE_SKIPPED: "Tasks of an agent with the trigger SCHEDULED or WEBHOOK do not start. Sent "
+        "again only after credits were added.",
         NotificationKind.EXPIRING: "Credits will expire soon.",
         NotificationKind.AUTO_TOP_UP_BLOCKED: "Auto top-up makes no purchase.",
         NotificationKind.TOP_UP_FAILED: "A top-up was not paid.",

@@ -158,7 +158,10 @@ class AutoTopUpBlocked(AccountEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScheduleSkipped(AccountEvent):
-    """A scheduled task did not start, because no credits were available. Not sent again until credits are added."""
+    """A task started by a schedule or a webhook did not start, because no credits were available.
+
+    Not sent again until credits are added.
+    """
 
     event_type = "schedule.skipped"
 

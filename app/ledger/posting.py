@@ -311,6 +311,7 @@ async def _open(
         for hold in map(rows.HOLDS.read, _HOLDS.read(found[name])):
             accounts[hold.account_id].holds[hold.number] = hold
     for account in accounts.values():
+        account.locked_used_up_budgets = frozenset(hold.number for hold in account.holds.values() if hold.is_used_up)
         due_changes.apply_due_changes(account, limit=DUE_CHANGES_PER_TRANSACTION)
     extra = [read.select.read(found[f"read_{place}"]) for place, read in enumerate(reads)]
     return Posting(connection=connection, at=clock, accounts=accounts, rows=extra)
@@ -364,6 +365,14 @@ class _Announcements:
     entries: list[tuple[str, int]] = field(default_factory=list)
 
 
+def _has_budget_signal(account: AccountState) -> bool:
+    """Return whether an open budget was used up but for its closing reserve, or is so no more."""
+    return any(
+        hold.is_open and hold.is_used_up != (hold.number in account.locked_used_up_budgets)
+        for hold in account.holds.values()
+    )
+
+
 def _collect(posting: Posting, announcements: _Announcements) -> None:
     """Add the changed rows of the accounts to the write, and what is announced after the commit to `announcements`."""
     configuration = _configured()
@@ -372,6 +381,10 @@ def _collect(posting: Posting, announcements: _Announcements) -> None:
         if account.expired_holds:
             posting.signal_tasks(account_id)
             configuration.on_holds_expired(posting.write, account)
+        if _has_budget_signal(account):
+            posting.signalled.add(account_id)
+            if account.version == account.locked_version:
+                entries.bump_version(account)
         notifications.notify_balance_change(
             account, posting.write, low_balance_threshold=configuration.low_balance_threshold
         )

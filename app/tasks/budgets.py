@@ -86,20 +86,24 @@ def open_budget(
         timeout_seconds=timeout_seconds or DEFAULT_BUDGET_TIMEOUT_SECONDS,
         parent_budget=parent_budget,
         closing_reserve=closing_reserve or 0,
+        terms={"closingReserve": closing_reserve} if closing_reserve else None,
         request_hash=request_hash,
         actor=actor,
     ).number
 
 
-def fund_resumed_task(account: AccountState, task: TaskState, *, add_budget: int | None, actor: str) -> TaskState:
+def fund_resumed_task(
+    account: AccountState, task: TaskState, *, add_budget: int | None, needed: int, actor: str
+) -> TaskState:
     """Check that credits are available for a task that is being resumed.
 
-    First `add_budget` credits are added to its budget.
+    First `add_budget` credits are added to its budget. They also restore its closing reserve, as far as `needed`
+    credits stay outside it.
     Raises: InsufficientCredits, BudgetReached; InvalidInput: the budget to add to is another task's.
     """
-    budget = find_budget(account, task)
     if add_budget is not None:
-        return _add_budget(account, task, budget, add_budget, actor)
+        return _add_budget(account, task, add_budget, needed=needed, actor=actor)
+    budget = find_budget(account, task)
     check_can_start(account, 1 if budget is None else 0)
     if budget is None:
         return task
@@ -109,7 +113,8 @@ def fund_resumed_task(account: AccountState, task: TaskState, *, add_budget: int
     return task
 
 
-def _add_budget(account: AccountState, task: TaskState, budget: Hold | None, credits: int, actor: str) -> TaskState:
+def _add_budget(account: AccountState, task: TaskState, credits: int, *, needed: int, actor: str) -> TaskState:
+    budget = find_budget(account, task)
     if budget is not None and budget.task_id != task.task_id:
         raise InvalidInput.at(
             "addBudget",
@@ -119,7 +124,8 @@ def _add_budget(account: AccountState, task: TaskState, budget: Hold | None, cre
     parent = account.holds[budget.parent_budget] if budget is not None and budget.parent_budget is not None else None
     check_can_start(account, 0 if parent is not None and parent.is_open else credits)
     if budget is not None:
-        holds.add_to_budget(account, budget, credits)
+        full_reserve = budget.terms["closingReserve"] if budget.terms else 0
+        holds.add_to_budget(account, budget, credits, closing_reserve=full_reserve, outside_reserve=needed)
         return task
     made = holds.place_hold(
         account,

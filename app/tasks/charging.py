@@ -63,8 +63,8 @@ class Charge:
     """An accepted charge.
 
     For a repeated request, `entry` and the cost are those of the first call; the task and the balance are the current
-    ones. `entry` is None if the cost is 0. `signal` is STOP if nothing is left to pay for this task, so that its
-    executor starts no more block runs.
+    ones. `entry` is None if the cost is 0. `signal` is STOP if nothing is left to pay for this task but its closing
+    reserve, so that its executor starts no more block runs except closing ones.
     """
 
     block_run: BlockRunState

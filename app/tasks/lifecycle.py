@@ -1,7 +1,8 @@
 """Starts and ends tasks. Both are decided under the account's lock. The platform's own task id identifies the task."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Final
 
 from app.audit_log.records import AuditContext
 from app.db.set_writes import RowCountMismatch
@@ -13,10 +14,12 @@ from app.ledger.notifications import NotificationKind
 from app.ledger.posting import Posting
 from app.ledger.rules import holds
 from app.ledger.rules.account_state import AccountState, HoldStatus
+from app.tasks import queries as task_queries
 from app.tasks import rows, task_accounts
 from app.tasks.budgets import open_budget, own_budget
 from app.tasks.rules import (
     ENDED_STATUSES,
+    UNATTENDED_TRIGGERS,
     SkippedStartState,
     StopReason,
     TaskState,
@@ -29,13 +32,22 @@ from app.tasks.rules import (
 )
 from app.wording import quote_value
 
+TASKS_PER_TRANSACTION: Final = 500
+"""The most tasks that one transaction of `cancel_task` ends."""
+
+_SKIPPED_RUNS: Final = {TaskTrigger.SCHEDULED: "A scheduled run", TaskTrigger.WEBHOOK: "A run started by a webhook"}
+
 
 @dataclass(frozen=True, slots=True)
 class TaskChange:
-    """A task after a call. `replayed` is True if an earlier call with the same request made the change."""
+    """A task after a call. `replayed` is True if an earlier call with the same request made the change.
+
+    `cancelled_children` counts the tasks nested in it, at any depth, that this call cancelled.
+    """
 
     task: TaskState
     replayed: bool
+    cancelled_children: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +88,8 @@ class StartTaskRequest:
 async def start_task(request: StartTaskRequest) -> TaskChange:
     """Start a task. A repeated request returns the first result.
 
-    If a scheduled task is refused because credits are missing, the skipped start is recorded.
+    If a task that nobody waits for (SCHEDULED, WEBHOOK) is refused because credits are missing, the skipped start is
+    recorded.
     Raises: InvalidInput; InsufficientCredits: no credits or fewer than the budget are available, or the account has
     debt; BudgetReached: the parent's budget has too few credits; TaskEnded, TaskStopped: the parent has ended or is
     stopped; IdempotencyConflict: the task id belongs to another task; TaskNotFound: the account has no such parent.
@@ -86,7 +99,7 @@ async def start_task(request: StartTaskRequest) -> TaskChange:
     if (taken := await task_accounts.find_account(request.task_id)) is not None and taken != account_id:
         raise IdempotencyConflict(key=request.task_id)
     if account_id is None:
-        if request.trigger is not TaskTrigger.SCHEDULED:
+        if request.trigger not in UNATTENDED_TRIGGERS:
             # A refusal writes nothing, so an owner without an account does not get one.
             balance = await queries.empty_balance(request.owner_id)
             required = request.budget or 1
@@ -117,7 +130,7 @@ async def start_task(request: StartTaskRequest) -> TaskChange:
                 actor=request.actor,
             )
         except InsufficientCredits as error:
-            if request.trigger is not TaskTrigger.SCHEDULED:
+            if request.trigger not in UNATTENDED_TRIGGERS:
                 raise
             _record_skipped_start(posting, account, request, error)
             return error  # not raised, so that the record is committed
@@ -175,7 +188,7 @@ def _running_parent(request: StartTaskRequest, found: Mapping[str, TaskState]) -
 def _record_skipped_start(
     posting: Posting, account: AccountState, request: StartTaskRequest, error: InsufficientCredits
 ) -> None:
-    """Record that a scheduled task was skipped.
+    """Record that a scheduled task, or one started by a webhook, was skipped.
 
     One notification is added for each agent until the account has credits again.
     """
@@ -189,7 +202,7 @@ def _record_skipped_start(
         account,
         posting.write,
         NotificationKind.SCHEDULE_SKIPPED,
-        f"A scheduled run of agent {quote_value(request.agent_id)} did not start: {error.message}",
+        f"{_SKIPPED_RUNS[request.trigger]} of agent {quote_value(request.agent_id)} did not start: {error.message}",
         agent_id=request.agent_id,
     )
     record_event(account, ScheduleSkipped(agent_id=request.agent_id))
@@ -209,39 +222,70 @@ async def finish_task(task_id: str, status: TaskStatus, *, audit: AuditContext |
 async def cancel_task(
     task_id: str, *, owner_ids: Collection[str] | None = None, audit: AuditContext | None = None
 ) -> TaskChange:
-    """End a task as CANCELLED. It cannot be resumed.
+    """End a task and all open tasks nested in it, at any depth, as CANCELLED. They cannot be resumed.
 
-    If `owner_ids` is given, only tasks of these owners can be cancelled. Raises: TaskNotFound: also for a task of
-    another owner; TaskEnded.
+    Nested tasks that have ended stay as they are. Each transaction ends up to TASKS_PER_TRANSACTION tasks, so that the
+    account is not locked for long; the task itself is ended first, so it gets no more children. If the call is
+    interrupted, a repetition cancels the rest. If `owner_ids` is given, only tasks of these owners can be cancelled.
+    Raises: TaskNotFound: also for a task of another owner; TaskEnded.
     """
-    return await _end_task(task_id, TaskStatus.CANCELLED, owner_ids=owner_ids, audit=audit)
+    account_id = await task_accounts.require_account(task_id)
+    nested = await task_queries.find_open_descendants(account_id, task_id)
+    change = await _end_task(
+        task_id, TaskStatus.CANCELLED, owner_ids=owner_ids, audit=audit, nested=nested[:TASKS_PER_TRANSACTION]
+    )
+    # A nested task can have started others since they were read.
+    while nested := nested[TASKS_PER_TRANSACTION:] or await task_queries.find_open_descendants(account_id, task_id):
+        more = await _end_task(
+            task_id, TaskStatus.CANCELLED, owner_ids=owner_ids, audit=audit, nested=nested[:TASKS_PER_TRANSACTION]
+        )
+        change = replace(change, task=more.task, cancelled_children=change.cancelled_children + more.cancelled_children)
+    return change
 
 
 async def _end_task(
-    task_id: str, status: TaskStatus, *, owner_ids: Collection[str] | None = None, audit: AuditContext | None
+    task_id: str,
+    status: TaskStatus,
+    *,
+    owner_ids: Collection[str] | None = None,
+    audit: AuditContext | None,
+    nested: Collection[str] = (),
 ) -> TaskChange:
+    """End a task and the open ones of the tasks `nested` in it, in one transaction."""
     account_id = await task_accounts.require_account(task_id)
 
     async def decide(posting: Posting) -> TaskChange:
         account = posting.accounts[account_id]
-        task = rows.posted_task(posting, task_id)
-        if owner_ids is not None and account.owner_id not in owner_ids:
+        found = {task.task_id: task for task, _ in rows.tasks_with_hash(posting.rows[0])}
+        if (task := found.pop(task_id, None)) is None or (owner_ids is not None and account.owner_id not in owner_ids):
             raise TaskNotFound(task_id=task_id)
-        if task.status in ENDED_STATUSES:
-            if task.status is not status:
-                raise TaskEnded(task_id=task_id, status=task.status)
-            return TaskChange(task, replayed=True)
-        budget = own_budget(account, task)
-        if budget is not None and budget.is_open:
-            holds.close_hold(account, budget, HoldStatus.CAPTURED)
-        before, after = {"status": task.status}, {"status": status}
-        posting.record_audit(audit, account, subject=f"task {task_id}", before=before, after=after)
-        task = apply_end(task, status, account.at)
-        rows.update_task(posting.write, task)
-        posting.publish_change(account_id)
-        return TaskChange(task, replayed=False)
+        if task.status in ENDED_STATUSES and task.status is not status:
+            raise TaskEnded(task_id=task_id, status=task.status)
+        ended = [
+            _end(posting, account, one, status, audit)
+            for one in (task, *found.values())
+            if one.status not in ENDED_STATUSES
+        ]
+        if ended:
+            rows.update_tasks(posting.write, ended)
+            posting.publish_change(account_id)
+        replayed = task.status in ENDED_STATUSES
+        return TaskChange(task if replayed else ended[0], replayed, len(ended) - (not replayed))
 
-    key = (account_id, task_id)
+    keys = [(account_id, one) for one in (task_id, *nested)]
     return await posting.post(
-        [account_id], decide, reads=[rows.read_tasks([key])], holds=[rows.read_budgets([key], only_open=True)]
+        [account_id], decide, reads=[rows.read_tasks(keys)], holds=[rows.read_budgets(keys, only_open=True)]
     )
+
+
+def _end(
+    posting: Posting, account: AccountState, task: TaskState, status: TaskStatus, audit: AuditContext | None
+) -> TaskState:
+    """Return an open task after it has ended, and close its own budget. The caller writes the returned task."""
+    budget = own_budget(account, task)
+    if budget is not None and budget.is_open:
+        holds.close_hold(account, budget, HoldStatus.CAPTURED)
+    posting.record_audit(
+        audit, account, subject=f"task {task.task_id}", before={"status": task.status}, after={"status": status}
+    )
+    return apply_end(task, status, account.at)

@@ -69,6 +69,17 @@ _BLOCK_RUNS_BY_ID: Final = f"""
     JOIN block_run AS b ON b.account_id = k.account_id AND b.block_run_id = k.block_run_id
 """  # noqa: S608  our own constant
 
+_OPEN_DESCENDANTS: Final = """
+    WITH RECURSIVE nested(task_id, status, depth) AS (
+        SELECT $2::text COLLATE "C", ''::text COLLATE "C", 0
+        UNION ALL
+        SELECT c.task_id::text, c.status::text, n.depth + 1 FROM nested AS n CROSS JOIN LATERAL (
+            SELECT task_id, status FROM task AS r WHERE r.account_id = $1 AND r.parent_task_id = n.task_id OFFSET 0
+        ) AS c
+    )
+    SELECT task_id FROM nested WHERE status IN ('RUNNING', 'STOPPED') ORDER BY depth, task_id
+"""
+
 _CHILD_TASKS: Final = f"""
     SELECT {TASKS.columns("t")} FROM unnest($1::bigint[], $2::text[]) AS k(account_id, task_id)
     CROSS JOIN LATERAL (
@@ -231,6 +242,11 @@ async def child_tasks(
     for record in await pools.fetch(_CHILD_TASKS, *key_columns(found), *(after or (MIN_INSTANT, "")), limit):
         found[record["account_id"], record["parent_task_id"]].append(TASKS.read(record))
     return found
+
+
+async def find_open_descendants(account_id: int, task_id: str) -> list[str]:
+    """Return the ids of the running and stopped tasks nested in a task, at any depth, outermost first."""
+    return [record["task_id"] for record in await pools.fetch(_OPEN_DESCENDANTS, account_id, task_id)]
 
 
 async def block_runs_of_tasks(

@@ -58,6 +58,10 @@ class TaskTrigger(StrEnum):
     WEBHOOK = "WEBHOOK"
 
 
+UNATTENDED_TRIGGERS: Final = frozenset({TaskTrigger.SCHEDULED, TaskTrigger.WEBHOOK})
+"""No person waits for the answer when such a task is started. So a start that is refused for lack of credits is
+recorded, and the owner is notified."""
+
 DEFAULT_BUDGET_TIMEOUT_SECONDS: Final = 3600
 """A budget expires after this time without a charge, unless its task was started with another timeout."""
 
@@ -125,7 +129,10 @@ class BlockRunState(NamedTuple):
 
 
 class SkippedStartState(NamedTuple):
-    """A scheduled task that did not start. No task exists with this id. `reason` is OUT_OF_CREDITS or IN_DEBT."""
+    """A task with one of UNATTENDED_TRIGGERS that did not start. No task exists with this id.
+
+    `reason` is OUT_OF_CREDITS or IN_DEBT.
+    """
 
     account_id: int
     task_id: str

@@ -24,9 +24,27 @@ log = logging.getLogger(__name__)
 _MAX_TASK_IDS: Final = 1_000
 """The largest number of task ids in one signal. More task ids are sent as several signals."""
 
+# An open budget in which nothing is left but the closing reserve. `timeout_seconds > 0` is always true: it lets
+# PostgreSQL use the partial index of open holds by task.
+_IS_USED_UP: Final = """
+    h.status = 'OPEN' AND h.timeout_seconds > 0 AND h.block_run_id IS NULL
+    AND h.credits - h.captured - h.released - h.allocated <= h.closing_reserve
+"""
+
+# Running tasks whose budget is used up may start no more block runs either. They are reported like tasks that were
+# stopped by their budget.
 _STOPPED_TASKS: Final = RowSelect(
     ["t.task_id", "t.stop_reason", "t.required", "t.version"],
-    "FROM task AS t WHERE t.account_id = a.id AND t.status = 'STOPPED' ORDER BY t.started_at, t.task_id",
+    f"""
+    FROM (
+        SELECT task_id, stop_reason, required, version, started_at FROM task
+        WHERE account_id = a.id AND status = 'STOPPED'
+        UNION ALL
+        SELECT r.task_id, '{StopReason.BUDGET_REACHED}', NULL, r.version, r.started_at
+        FROM hold AS h JOIN task AS r ON r.account_id = h.account_id AND r.budget_hold = h.number
+        WHERE h.account_id = a.id AND {_IS_USED_UP} AND r.status = 'RUNNING'
+    ) AS t ORDER BY t.started_at, t.task_id
+    """,  # noqa: S608  our own constants
 )
 
 _STATES: Final = f"""
@@ -35,17 +53,20 @@ _STATES: Final = f"""
     FROM account AS a WHERE a.id = ANY($1::bigint[]) ORDER BY a.id
 """  # noqa: S608  our own constant
 
-# Selects the accounts for which there is a signal: no credits are available while tasks run, or tasks are stopped. If
-# the list of owners is NULL, all owners are selected.
-_ACCOUNTS_WITH_SIGNALS: Final = """
+# Selects the accounts for which there is a signal: no credits are available while tasks run, tasks are stopped, or a
+# budget is used up. If the list of owners is NULL, all owners are selected.
+_ACCOUNTS_WITH_SIGNALS: Final = f"""
     SELECT a.id FROM account AS a
     WHERE a.id IN (SELECT account_id FROM task WHERE status = 'RUNNING') AND a.posted - a.held - a.frozen <= 0
       AND ($1::text[] IS NULL OR a.owner_id = ANY($1))
     UNION
     SELECT a.id FROM account AS a
-    WHERE a.id IN (SELECT account_id FROM task WHERE status = 'STOPPED')
-      AND ($1::text[] IS NULL OR a.owner_id = ANY($1))
-"""
+    WHERE a.id IN (
+        SELECT account_id FROM task WHERE status = 'STOPPED'
+        UNION ALL
+        SELECT h.account_id FROM hold AS h WHERE {_IS_USED_UP}
+    ) AND ($1::text[] IS NULL OR a.owner_id = ANY($1))
+"""  # noqa: S608  our own constant
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +82,8 @@ class Signal:
 
 
 class StoppedTask(NamedTuple):
-    """A stopped task. `required` is the cost of the block run that stopped it.
+    """A stopped task, or a running one whose budget is used up. `required` is the cost of the block run that stopped
+    it; None for the others.
 
     `version` is that of the task. It also rises when a nested task changes, so a STOP may be repeated.
     """

@@ -144,7 +144,8 @@ def _stop_event(task: TaskState) -> TaskStopped:
 
 
 async def find_tasks_to_stop(posting: Posting, tasks: Iterable[TaskState]) -> set[tuple[int, str]]:
-    """Return the (account id, task id) of those tasks that nothing can pay for in the current state of their accounts.
+    """Return the (account id, task id) of those tasks that nothing but a closing reserve can pay for in the current
+    state of their accounts.
 
     Tasks that hold the last credits of their account are not included.
     """
@@ -156,7 +157,7 @@ async def find_tasks_to_stop(posting: Posting, tasks: Iterable[TaskState]) -> se
         account = posting.accounts[task.account_id]
         if task.budget_hold is not None:
             budget = find_budget(account, task)
-            if budget is None or not budget.is_open or not budget.remaining:
+            if budget is None or not budget.is_open or budget.is_used_up:
                 stops.add(task.key)
         elif not account.available:
             (unless_held if account.open_holds else stops).add(task.key)
@@ -168,11 +169,11 @@ async def find_tasks_to_stop(posting: Posting, tasks: Iterable[TaskState]) -> se
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResumeTaskRequest:
-    """A request to resume a task.
+    """A request to resume a stopped task, or to add to the budget of a running one.
 
     `add_budget` credits are added to the task's budget, which is created if it has none. With an idempotency key, a
-    repeated request returns the first result; without a key, it is refused because the task is running. If `owner_ids`
-    is given, only tasks of these owners can be resumed.
+    repeated request returns the first result; without a key, it is refused because the task is running. So the budget
+    of a running task is raised only with a key. If `owner_ids` is given, only tasks of these owners can be resumed.
     """
 
     task_id: str
@@ -194,9 +195,10 @@ class ResumeTaskRequest:
 
 
 async def resume_task(request: ResumeTaskRequest) -> TaskChange:
-    """Let a stopped task run again.
+    """Let a stopped task run again, or raise the budget of a running one.
 
-    Raises: InvalidInput, TaskNotFound, TaskEnded; TaskNotStopped: the task is running; InsufficientCredits: no credits
+    Raises: InvalidInput, TaskNotFound, TaskEnded; TaskNotStopped: the task is running, and the request has no
+    `add_budget` or no key; InsufficientCredits: no credits
     or fewer than `add_budget` are available, or the account has debt; BudgetReached: nothing is left of its budget and
     nothing is added; IdempotencyConflict.
     """
@@ -214,10 +216,14 @@ async def resume_task(request: ResumeTaskRequest) -> TaskChange:
                 return TaskChange(task, replayed=True)
             idempotency.save_result(posting, account, key, kind="resumeTask", request_hash=request_hash, result={})
         check_not_ended(task)
-        if task.status is not TaskStatus.STOPPED:
+        is_stopped = task.status is TaskStatus.STOPPED
+        if not is_stopped and (request.add_budget is None or key is None):
             raise TaskNotStopped(task_id=task.task_id, status=task.status)
         before = {"status": task.status, "stopReason": task.stop_reason}
-        task = fund_resumed_task(account, apply_resume(task), add_budget=request.add_budget, actor=request.actor)
+        needed = (task.required or 1) if is_stopped else 0
+        task = fund_resumed_task(
+            account, apply_resume(task), add_budget=request.add_budget, needed=needed, actor=request.actor
+        )
         rows.update_task(posting.write, task)
         after = {"status": task.status, "addBudget": request.add_budget}
         posting.record_audit(request.audit, account, subject=f"task {task.task_id}", before=before, after=after)

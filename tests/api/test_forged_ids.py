@@ -122,7 +122,7 @@ async def test_a_cursor_is_refused_with_any_other_filter(api: Api, alice: Popula
         if arguments != "after: $after":
             continue
         cursor = await start_cursor(api, alice, (kind, name, arguments))
-        for other in SCHEMA.type_map[kind].fields[name].args.keys() - {"first", "after"}:  # type: ignore[attr-defined]
+        for other in SCHEMA.type_map[kind].fields[name].args.keys() - {"first", "after"}:  # type: ignore[attr-defined]  # it has fields
             response = await read_list(api, alice, (kind, name, f"{arguments}, {other}: {FILTERS[other]}"), cursor)
             tried.add(f"{kind}.{name}({other})")
             [error] = response["errors"]

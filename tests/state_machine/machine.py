@@ -236,7 +236,7 @@ class LedgerMachine(RuleBasedStateMachine):
         bought = self._pick(list(self.model.top_ups), top_up)
         self._send(requests.DisputeEvent(top_up=bought, state=state, half=half))
 
-    @precondition(lambda self: any(task.status != "RUNNING" for task in self.model.tasks.values()))
+    @precondition(lambda self: self.model.tasks)
     @rule(task=PICKS, add=st.none() | AMOUNTS, keyed=st.booleans())
     def resume(self, task: int, add: int | None, keyed: bool) -> None:
         stopped = [one.name for one in self.model.tasks.values() if one.status == "STOPPED"]

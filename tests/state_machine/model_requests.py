@@ -84,25 +84,38 @@ class LedgerModel(ModelPayments):
 
     def _end(self, asked: End) -> Answer:
         task = self._task(asked.task)
-        if task.status in ENDED:
-            if task.status != asked.status:
-                raise Refused("TaskEnded", task_id=task.name, status=task.status)
-            return self._shown(task, replayed=True)
-        task.status, task.reason = asked.status, None
-        if task.pocket == budget_of(task.name) and self.holds[task.pocket].open:
-            self._let_go(self.holds[task.pocket], "CAPTURED")
-        return self._shown(task)
+        replayed = task.status in ENDED
+        if replayed and task.status != asked.status:
+            raise Refused("TaskEnded", task_id=task.name, status=task.status)
+        nested = self._nested([task]) if asked.status == "CANCELLED" else []
+        still_open = [one for one in nested if one.status not in ENDED]
+        for one in (task, *still_open) if not replayed else still_open:
+            one.status, one.reason = asked.status, None
+            if one.pocket == budget_of(one.name) and self.holds[one.pocket].open:
+                self._let_go(self.holds[one.pocket], "CAPTURED")
+        return self._shown(task, replayed=replayed, cancelled=len(still_open))
+
+    def _nested(self, parents: list[Task]) -> list[Task]:
+        """Return the tasks nested in these, at any depth, outermost first."""
+        names = {task.name for task in parents}
+        children = [task for task in self.tasks.values() if task.request.parent in names]
+        return children + self._nested(children) if children else []
 
     def _resume(self, asked: Resume) -> Answer:
         task = self._task(asked.task)
         if asked.key is not None and self.remembered(asked.key, asked) is not None:
             return self._shown(task, replayed=True)
         self._open_task(asked.task)
-        if task.status != "STOPPED":
+        is_stopped = task.status == "STOPPED"
+        if not is_stopped and (asked.add_budget is None or asked.key is None):
             raise Refused("TaskNotStopped", task_id=task.name, status=task.status)
         budget = self.holds.get(task.pocket)
         if asked.add_budget is not None:
             self._add_budget(task, budget, asked.add_budget)
+            if budget is not None:
+                outside = (task.required or 1) if is_stopped else 0
+                full = min(task.request.reserve or 0, self.inside(budget.pocket) - outside)
+                budget.reserve = max(budget.reserve, full)
         else:
             self._check_can_start(1 if budget is None else 0)
         if asked.add_budget is not None or budget is None:
@@ -118,8 +131,8 @@ class LedgerModel(ModelPayments):
             self.keys[asked.key] = asked, {}
         return self._shown(task)
 
-    def _shown(self, task: Task, *, replayed: bool = False) -> Answer:
-        return {"task": task.name, "status": task.status, "replayed": replayed}
+    def _shown(self, task: Task, *, replayed: bool = False, cancelled: int = 0) -> Answer:
+        return {"task": task.name, "status": task.status, "replayed": replayed, "cancelled": cancelled}
 
     # Block runs.
 
@@ -170,7 +183,7 @@ class LedgerModel(ModelPayments):
                 "status": task.status, "replayed": replayed}  # fmt: skip
 
     def _signalled(self, asked: Charge, answer: Answer) -> Answer:
-        """The reply to a charge has a STOP signal if nothing is left to pay for its task."""
+        """The reply to a charge has a STOP signal if nothing but a closing reserve is left to pay for its task."""
         if "refused" in answer:
             return answer
         task = self.tasks[asked.task]
@@ -179,7 +192,8 @@ class LedgerModel(ModelPayments):
         elif task.pocket == ACCOUNT:
             left = bool(self.available) or any(hold.open and hold.task == task.name for hold in self.holds.values())
         else:
-            left = self.holds[task.pocket].open and bool(self.inside(task.pocket))
+            budget = self.holds[task.pocket]
+            left = budget.open and self.inside(task.pocket) > budget.reserve
         return answer | {"signal": None if left else "STOP"}
 
     def _place(self, asked: Place) -> Answer:

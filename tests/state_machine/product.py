@@ -200,7 +200,8 @@ def facts(result: Result) -> Answer:
                 assert result.available_credits == result.balance.available
             return {"refused": type(result).__name__} | _fields(result)
         case TaskChange():
-            return {"task": result.task.task_id, "status": result.task.status, "replayed": result.replayed}
+            return {"task": result.task.task_id, "status": result.task.status, "replayed": result.replayed,
+                    "cancelled": result.cancelled_children}  # fmt: skip
         case Charge():
             run = result.block_run
             found = {"run": run.block_run_id, "cost": run.cost, "reversed": run.reversed, "total": result.task.total,

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
+from tests.state_machine.requests import Start
+
 ACCOUNT = ""
 """The pocket of the available credits."""
 
@@ -77,7 +79,7 @@ class Hold:
 class Task:
     name: str
     pocket: str
-    request: object
+    request: Start
     status: str = "RUNNING"
     reason: str | None = None
     required: int | None = None

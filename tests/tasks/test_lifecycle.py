@@ -168,14 +168,34 @@ async def test_a_scheduled_task_with_nothing_available_is_skipped_and_does_not_e
     assert await get_balance(task.account_id) == before
 
 
-async def test_tasks_with_other_triggers_are_refused_and_not_recorded(db: str, rate_cards: RateCardCache) -> None:
+async def test_a_start_by_a_webhook_is_recorded_like_a_scheduled_one(db: str) -> None:
+    for number in range(3):
+        with pytest.raises(InsufficientCredits):
+            await start_task("alice", task_id=f"hook-{number}", trigger=TaskTrigger.WEBHOOK)
+    with pytest.raises(InsufficientCredits):
+        await scheduled("tick")  # the same agent: no second notification
+
+    assert await ticks() == [
+        ("hook-0", "agent", "OUT_OF_CREDITS"), ("hook-1", "agent", "OUT_OF_CREDITS"),
+        ("hook-2", "agent", "OUT_OF_CREDITS"), ("tick", "agent", "OUT_OF_CREDITS"),
+    ]  # fmt: skip
+    assert await skipped_notifications() == [("agent", True)]
+    [row] = await pools.fetch("SELECT message FROM notification")
+    assert row["message"].startswith('A run started by a webhook of agent "agent" did not start: ')
+    assert await pools.fetch("SELECT FROM task") == []
+
+    await grant_credits("alice", 10)
+    assert await skipped_notifications() == [("agent", False)]
+    assert (await start_task("alice", task_id="hook-0", trigger=TaskTrigger.WEBHOOK)).status is TaskStatus.RUNNING
+
+
+async def test_a_manual_task_is_refused_and_not_recorded(db: str, rate_cards: RateCardCache) -> None:
     await grant_credits("alice", 10)
     task = await start_task("alice")
     await charge_many([(task.account_id, block_run_request(task))], rate_cards)
 
-    for trigger in (TaskTrigger.MANUAL, TaskTrigger.WEBHOOK):
-        with pytest.raises(InsufficientCredits):
-            await start_task("alice", trigger=trigger)
+    with pytest.raises(InsufficientCredits):
+        await start_task("alice", trigger=TaskTrigger.MANUAL)
 
     assert await ticks() == []
     assert await skipped_notifications() == []

@@ -2,6 +2,7 @@
 
 from asyncio import gather
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -19,7 +20,7 @@ from app.errors import (
 from app.pricing.rate_card_cache import RateCardCache
 from app.tasks import lifecycle, stop_and_resume
 from app.tasks.lifecycle import TaskChange
-from app.tasks.rules import StopReason, TaskState, TaskStatus
+from app.tasks.rules import SignalKind, StopReason, TaskState, TaskStatus
 from app.tasks.stop_and_resume import ResumeTaskRequest
 from app.verify.verifier import verify_ledger
 from tests.factories import (
@@ -52,6 +53,12 @@ async def refused(task: TaskState, kind: type[BillingError], add_budget: int | N
     assert (await get_task(task), await get_balance(task.account_id)) == before
     assert await pools.fetch("SELECT FROM operation WHERE kind = 'resumeTask'") == []
     return error.value
+
+
+async def budget_of(task: TaskState) -> dict[str, Any]:
+    """The row of the task's own budget."""
+    [row] = await pools.fetch("SELECT * FROM hold WHERE task_id = $1 AND block_run_id IS NULL", task.task_id)
+    return dict(row)
 
 
 async def a_stopped_task(rate_cards: RateCardCache, *, budget: int | None = None) -> TaskState:
@@ -102,6 +109,139 @@ async def test_a_running_task_is_not_resumed(rate_cards: RateCardCache) -> None:
 
     assert isinstance(error, TaskNotStopped)
     assert error.status is TaskStatus.RUNNING
+
+
+async def test_the_budget_of_a_running_task_is_raised_once_per_key(rate_cards: RateCardCache) -> None:
+    await grant_credits("alice", 100)
+    task = await start_task("alice", budget=20)
+    await charge_block_run(task, rate_cards)
+    before = await budget_of(task)
+
+    first = await resume(task, 30, key="more")
+    again = await resume(task, 30, key="more")
+
+    assert (first.replayed, again.replayed, first.task.status) == (False, True, TaskStatus.RUNNING)
+    assert first.task.version == (await get_task(task)).version
+    after = await budget_of(task)
+    assert (after["credits"], after["remaining"], after["status"]) == (50, 40, "OPEN")
+    assert after["expires_at"] > before["expires_at"]
+    assert await get_figures(task) == (90, 40, 50)
+    with pytest.raises(IdempotencyConflict):
+        await resume(task, 31, key="more")
+    assert (await resume(task, 5, key="other")).replayed is False
+    assert await get_figures(task) == (90, 45, 45)
+    assert (await verify_ledger()).violations == []
+
+
+async def test_a_running_task_without_a_budget_is_given_one(rate_cards: RateCardCache) -> None:
+    await grant_credits("alice", 100)
+    task = await start_task("alice")
+
+    done = await resume(task, 30, key="more")
+
+    assert done.task.budget_hold is not None
+    assert await get_figures(task) == (100, 30, 70)
+    assert [type(await try_charge(done.task, rate_cards)).__name__ for _ in range(4)] == [
+        *["Charge"] * 3, "BudgetReached",
+    ]  # fmt: skip
+
+
+async def test_adding_to_a_running_task_needs_a_key_and_refusals_change_nothing(rate_cards: RateCardCache) -> None:
+    await grant_credits("alice", 50)
+    task = await start_task("alice", budget=20)
+    child = await start_task("alice", parent_task_id=task.task_id)
+
+    error = await refused(task, TaskNotStopped, 10)
+    assert error.message.endswith("To add to the budget of a running task, send addBudget and idempotencyKey.")
+    with pytest.raises(TaskNotStopped):
+        await resume(task, key="nothing-to-add")
+    with pytest.raises(InsufficientCredits) as short:
+        await resume(task, 31, key="more")
+    assert (short.value.required_credits, short.value.available_credits, short.value.shortfall_credits) == (31, 30, 1)
+    with pytest.raises(InvalidInput):
+        await resume(child, 1, key="more")
+    await pools.fetch("UPDATE account SET owed = 3 RETURNING 1")
+    with pytest.raises(InsufficientCredits):
+        await resume(task, 1, key="more")
+    await pools.fetch("UPDATE account SET owed = 0 RETURNING 1")
+
+    assert await get_figures(task) == (50, 20, 30)
+    assert (await resume(task, 30, key="more")).replayed is False  # no refusal was saved with the key
+    assert await get_figures(task) == (50, 50, 0)
+
+
+async def test_concurrent_additions_with_one_key_add_once_and_with_different_keys_each(
+    rate_cards: RateCardCache,
+) -> None:
+    await grant_credits("alice", 100)
+    task = await start_task("alice", budget=10)
+
+    same = await gather(*(resume(task, 10, key="same") for _ in range(10)))
+    assert sorted(one.replayed for one in same) == [False] + [True] * 9
+    different = await gather(*(resume(task, 10, key=f"k{number}") for number in range(10)), return_exceptions=True)
+
+    assert sorted(type(one).__name__ for one in different) == ["InsufficientCredits"] * 2 + ["TaskChange"] * 8
+    assert await get_figures(task) == (100, 100, 0)
+    assert (await verify_ledger()).violations == []
+
+
+async def test_added_credits_restore_the_closing_reserve_of_a_running_task(rate_cards: RateCardCache) -> None:
+    await grant_credits("alice", 200)
+    task = await start_task("alice", budget=30, closing_reserve=20)
+    await charge_block_run(task, rate_cards, closing=True)
+    await charge_block_run(task, rate_cards, closing=True)
+    row = await budget_of(task)
+    assert (row["remaining"], row["closing_reserve"]) == (10, 10)
+
+    await resume(task, 5, key="one")
+    row = await budget_of(task)
+    assert (row["remaining"], row["closing_reserve"]) == (15, 15)
+    await resume(task, 40, key="two")
+    row = await budget_of(task)
+    assert (row["remaining"], row["closing_reserve"]) == (55, 20)
+
+    assert [type(await try_charge(task, rate_cards)).__name__ for _ in range(4)] == [
+        *["Charge"] * 3, "BudgetReached",
+    ]  # fmt: skip
+    assert (await charge_block_run(task, rate_cards, closing=True)).block_run.cost == 10
+    assert (await verify_ledger()).violations == []
+
+
+async def test_a_stopped_task_gets_its_block_run_before_the_closing_reserve_is_restored(
+    rate_cards: RateCardCache,
+) -> None:
+    await grant_credits("alice", 200)
+    task = await start_task("alice", budget=30, closing_reserve=20)
+    await charge_block_run(task, rate_cards)
+    assert isinstance(await try_charge(task, rate_cards, block_run_id="b"), BudgetReached)
+    for _ in range(2):
+        await charge_block_run(task, rate_cards, closing=True)
+    stopped = await get_task(task)
+    assert (stopped.required, stopped.shortfall) == (10, 10)
+
+    await resume(task, 15, key="more")
+
+    row = await budget_of(task)
+    assert (row["remaining"], row["closing_reserve"]) == (15, 5)
+    assert (await charge_block_run(task, rate_cards, block_run_id="b")).signal is SignalKind.STOP
+    await resume(task, 40, key="again")
+    row = await budget_of(task)
+    assert (row["remaining"], row["closing_reserve"]) == (45, 20)
+
+
+async def test_an_expired_budget_is_reopened_with_its_closing_reserve(rate_cards: RateCardCache) -> None:
+    await grant_credits("alice", 100)
+    task = await start_task("alice", budget=30, closing_reserve=10, budget_timeout_seconds=1)
+    await wait_until((await budget_of(task))["expires_at"])
+    assert (await get_task(task)).stop_reason is StopReason.BUDGET_EXPIRED
+
+    await resume(task, 4)
+    row = await budget_of(task)
+    assert (row["remaining"], row["closing_reserve"]) == (4, 3)  # one credit is left for other work
+
+    await resume(task, 20, key="more")
+    row = await budget_of(task)
+    assert (row["remaining"], row["closing_reserve"]) == (24, 10)
 
 
 @pytest.mark.parametrize("end", [TaskStatus.COMPLETED, TaskStatus.FAILED, TaskStatus.CANCELLED])

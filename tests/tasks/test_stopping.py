@@ -121,6 +121,33 @@ async def test_the_signal_is_stop_exactly_if_nothing_is_left_to_pay_with(rate_ca
     ).signal is SignalKind.STOP  # its budget is spent
 
 
+async def test_the_charge_that_leaves_only_the_closing_reserve_carries_stop(rate_cards: RateCardCache) -> None:
+    await grant_credits("alice", 100)
+    task = await start_task("alice", budget=35, closing_reserve=15)
+    child = await start_task("alice", parent_task_id=task.task_id)
+    plain = await start_task("alice")
+
+    assert (await charge_block_run(task, rate_cards, block_run_id="a")).signal is None
+    assert (await charge_block_run(child, rate_cards, block_run_id="b")).signal is SignalKind.STOP
+    assert (await charge_block_run(task, rate_cards, block_run_id="a")).signal is SignalKind.STOP  # a replay
+    assert (await charge_block_run(plain, rate_cards)).signal is None
+    assert (await get_task(task)).status is TaskStatus.RUNNING
+    closing = await charge_block_run(task, rate_cards, closing=True)
+    assert (closing.signal, closing.block_run.cost) == (SignalKind.STOP, 10)
+
+
+async def test_all_charges_of_a_batch_that_leaves_only_the_closing_reserve_carry_stop(
+    rate_cards: RateCardCache,
+) -> None:
+    await grant_credits("alice", 100)
+    task, plain = await start_task("alice", budget=30, closing_reserve=10), await start_task("alice")
+    requests = [block_run_request(one) for one in (task, plain, task)]
+
+    outcomes = await charge_many([(task.account_id, request) for request in requests], rate_cards)
+
+    assert [one.signal for one in outcomes if isinstance(one, Charge)] == [SignalKind.STOP, None, SignalKind.STOP]
+
+
 async def test_a_task_that_holds_the_last_credits_gets_no_signal_until_its_hold_is_closed(db: str) -> None:
     prices = await publish_rate_cards()
     await grant_credits("alice", 30)

@@ -109,7 +109,8 @@ class Agent(global_ids.Node):
         )
 
     @declare.field(
-        description="Its scheduled tasks that did not start because of missing credits or debt, newest first."
+        description="Its tasks with the trigger SCHEDULED or WEBHOOK that did not start because of missing credits or "
+        "debt, newest first."
     )
     async def skipped_starts(self, first: First = 25, after: After = None) -> Connection[SkippedStart]:
         return await load_skipped_page(self.key, first=first, after=after)

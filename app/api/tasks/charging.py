@@ -100,8 +100,8 @@ class ChargeSuccess:
     cost: Credits = declare.value(description="The credits charged when the request was first sent.")
     replayed: bool = declare.value(description="Whether the block run was already charged. Nothing was charged now.")
     signal: SignalKind | None = declare.value(
-        description="STOP if no credits are left for the task: let running block runs finish and start no more. "
-        "Otherwise null."
+        description="STOP if no credits are left for the task, or only its closing reserve: let running block runs "
+        "finish, and start no more except closing ones. Otherwise null."
     )
     charged: strawberry.Private[Charge]
 

@@ -77,22 +77,24 @@ class FinishTaskInput:
     status: FinishedStatus = strawberry.field(description="The outcome of the task.")
 
 
-@strawberry.input(description="The task to cancel.")
+@strawberry.input(description="The task to cancel, with the tasks nested in it.")
 class CancelTaskInput:
     task_id: strawberry.ID = strawberry.field(description="The platform's id of the task.")
 
 
-@strawberry.input(description="The stopped task to resume.")
+@strawberry.input(description="The stopped task to resume, or the running task whose budget to raise.")
 class ResumeTaskInput:
     task_id: strawberry.ID = strawberry.field(description="The platform's id of the task.")
     add_budget: Credits | None = strawberry.field(
         default=None,
-        description="Credits to add to the budget of the task; a budget is opened if it has none. Null adds nothing.",
+        description="Credits to add to the budget of the task; a budget is opened if it has none. What the block "
+        "run that stopped the task does not need restores the closing reserve that closing block runs have used. Null "
+        "adds nothing.",
     )
     idempotency_key: str | None = strawberry.field(
         default=None,
-        description="A repeated request with the same key returns the first result. Without a key, a repeated "
-        "request is refused because the task is running, so nothing is added twice.",
+        description="A repeated request with the same key returns the first result. Required to add to the budget of "
+        "a running task: a request without a key is refused then, so that a repetition adds nothing twice.",
     )
 
 
@@ -108,16 +110,23 @@ class FinishTaskSuccess:
     replayed: bool = declare.value(description="Whether the task already had this outcome.")
 
 
-@declare.type(description="The task is running again.", needs=Permission.INHERITED)
+@declare.type(description="The task is running.", needs=Permission.INHERITED)
 class ResumeTaskSuccess:
     task: Task = declare.value(description="The task.")
-    replayed: bool = declare.value(description="Whether the task was already resumed by the same request.")
+    replayed: bool = declare.value(
+        description="Whether an earlier request with this key has resumed it or raised its budget."
+    )
 
 
-@declare.type(description="The task is cancelled. It cannot be resumed.", needs=Permission.INHERITED)
+@declare.type(
+    description="The task and the tasks nested in it are cancelled. They cannot be resumed.", needs=Permission.INHERITED
+)
 class CancelTaskSuccess:
     task: Task = declare.value(description="The task.")
     replayed: bool = declare.value(description="Whether the task was already cancelled.")
+    cancelled_children: int = declare.value(
+        description="The number of tasks nested in it, at any depth, that this request has cancelled."
+    )
 
 
 @strawberry.type(description="Mutations that start and end tasks.")
@@ -126,7 +135,7 @@ class LifecycleMutations:
         needs=Permission.SERVICE,
         audit=AuditPolicy.SERVICES_AND_OPERATORS,
         description="Start a task before its first block run. If the account has no credits available or has debt, "
-        "the task is not started. A scheduled task is then recorded as skipped.",
+        "the task is not started. A task with the trigger SCHEDULED or WEBHOOK is then recorded as skipped.",
         errors=(
             InvalidInput,
             InsufficientCredits,
@@ -152,7 +161,8 @@ class LifecycleMutations:
     @mutation(
         needs=Permission.SERVICE,
         audit=AuditPolicy.SERVICES_AND_OPERATORS,
-        description="End a task. Its charges stay. Repeated charges of its block runs still return their first result.",
+        description="End a task. Its charges stay. Repeated charges of its block runs still return their first result. "
+        "Tasks nested in it go on: finish or cancel them too.",
         errors=(TaskNotFound, TaskEnded),
     )
     async def finish_task(self, info: ResolverInfo, input: FinishTaskInput) -> FinishTaskSuccess:
@@ -163,8 +173,9 @@ class LifecycleMutations:
     @mutation(
         needs=Permission.AUTHENTICATED,
         audit=AuditPolicy.SERVICES_AND_OPERATORS,
-        description="Resume a stopped task. Users can resume their own tasks. Block runs that were charged are not "
-        "charged again.",
+        description="Resume a stopped task, or add to the budget of a running one. Users can resume their own tasks. "
+        "Block runs that were charged are not charged again. Tasks nested in it that are stopped are resumed each on "
+        "its own.",
         errors=(
             InvalidInput,
             InsufficientCredits,
@@ -192,7 +203,9 @@ class LifecycleMutations:
     @mutation(
         needs=Permission.AUTHENTICATED,
         audit=AuditPolicy.SERVICES_AND_OPERATORS,
-        description="Cancel a task. Users can cancel their own tasks.",
+        description="Cancel a task and all running and stopped tasks nested in it, at any depth. Their budgets return. "
+        "Nested tasks that have ended stay as they are. Users can cancel their own tasks. Very many nested tasks are "
+        "cancelled in several transactions: if the request ends without an answer, send it again, and it continues.",
         errors=(TaskNotFound, TaskEnded),
     )
     async def cancel_task(self, info: ResolverInfo, input: CancelTaskInput) -> CancelTaskSuccess:
@@ -201,7 +214,9 @@ class LifecycleMutations:
         done = await lifecycle.cancel_task(
             input.task_id, owner_ids=writable_owners(info.context.authenticated_caller), audit=audit_context(info)
         )
-        return CancelTaskSuccess(task=to_task(done.task, owner_id), replayed=done.replayed)
+        return CancelTaskSuccess(
+            task=to_task(done.task, owner_id), replayed=done.replayed, cancelled_children=done.cancelled_children
+        )
 
 
 async def _find_owner(context: Context, input: FinishTaskInput | ResumeTaskInput | CancelTaskInput) -> str:

@@ -1,4 +1,4 @@
-"""Tasks that wait for credits: stopped tasks that can be resumed, and scheduled tasks that did not start."""
+"""Tasks that wait for credits: stopped tasks that can be resumed, and tasks that did not start."""
 
 from datetime import datetime
 
@@ -43,7 +43,8 @@ class ResumableTask:
 
 
 @declare.type(
-    description="A scheduled task that did not start because of missing credits or debt. The task does not exist.",
+    description="A task with the trigger SCHEDULED or WEBHOOK that did not start because of missing credits or debt. "
+    "The task does not exist.",
     needs=Permission.INHERITED,
 )
 class SkippedStart:

@@ -229,7 +229,7 @@ def to_hold(account_id: int, hold: HoldState) -> Hold:
         Hold,
         hold,
         id=global_ids.encode_id("Hold", account_id, hold.number),
-        block=hold.terms["block"] if hold.terms else None,
+        block=hold.terms["block"] if hold.terms and not hold.is_budget else None,
         priced=hold.priced_credits,
         key=(account_id, hold.task_id),
     )

@@ -148,7 +148,8 @@ class Hold:
     - `parent_budget` is the number of the budget from which the claims were taken and to which they return.
     - `allocated` is the credits that holds inside this budget took and did not return.
     - `closing_reserve` is the part that only closing work may draw.
-    - `terms` is JSON of the caller that placed the hold. The ledger does not read it.
+    - `terms` is JSON of the caller that placed the hold. The ledger does not read it. Of a budget it is
+      `{"closingReserve": credits}`, the full closing reserve, or None without one.
     """
 
     account_id: int
@@ -186,6 +187,11 @@ class Hold:
     @property
     def is_budget(self) -> bool:
         return self.block_run_id is None
+
+    @property
+    def is_used_up(self) -> bool:
+        """Whether this is an open budget in which nothing is left but the closing reserve."""
+        return self.is_budget and self.is_open and self.remaining <= self.closing_reserve
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -267,6 +273,7 @@ class AccountState:
     locked_posted: int = 0
     locked_owed: int = 0
     locked_notification_count: int = 0
+    locked_used_up_budgets: frozenset[int] = frozenset()
     """The `locked_…` fields are values read under the lock, before anything was applied or decided."""
     events: list[Any] = field(default_factory=list)
     """The events of this posting for outgoing webhooks (`app.ledger.account_events`)."""

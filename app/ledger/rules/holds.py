@@ -74,8 +74,12 @@ def place_hold(
     return hold
 
 
-def add_to_budget(account: AccountState, budget: Hold, credits: int) -> None:
+def add_to_budget(
+    account: AccountState, budget: Hold, credits: int, *, closing_reserve: int = 0, outside_reserve: int = 0
+) -> None:
     """Add `credits` to a budget and restart its timeout. A closed budget is reopened.
+
+    The closing reserve is restored up to `closing_reserve`, as far as `outside_reserve` credits stay outside it.
 
     The credits come from the parent budget if it is open. Otherwise they come from the account, and the budget then has
     no parent.
@@ -89,6 +93,7 @@ def add_to_budget(account: AccountState, budget: Hold, credits: int) -> None:
     for number, claimed in claims:
         _add_claim(budget, number, claimed)
     budget.credits += credits
+    budget.closing_reserve = max(budget.closing_reserve, min(closing_reserve, budget.remaining - outside_reserve))
     account.open_holds += not budget.is_open
     budget.status = HoldStatus.OPEN
     budget.closed_at = None

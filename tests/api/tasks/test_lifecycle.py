@@ -1,5 +1,6 @@
 """Mutations of tasks: start, cancel, resume, finish and reversals, with all their errors."""
 
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -14,7 +15,7 @@ from app.tasks import lifecycle
 from app.tasks.charging import Charge
 from app.tasks.rules import TaskState, TaskStatus
 from tests.api.conftest import ALICE, BOB, OPERATOR, READER, SERVICE, Api
-from tests.factories import block_run_request, get_balance, grant_credits, start_task, wait_until
+from tests.factories import block_run_request, get_balance, get_figures, grant_credits, start_task, wait_until
 
 pytestmark = pytest.mark.anyio
 
@@ -214,7 +215,8 @@ async def test_every_error_of_resuming_has_its_fields_and_changes_nothing(api: A
     }
     assert await resume(api, running.task_id) == {
         "__typename": "TaskNotStoppedError",
-        "message": f'Task "{running.task_id}" is RUNNING: only a stopped task can be resumed.',
+        "message": f'Task "{running.task_id}" is RUNNING: only a stopped task can be resumed. To add to the budget of '
+        "a running task, send addBudget and idempotencyKey.",
         "taskId": running.task_id,
         "status": "RUNNING",
     }
@@ -303,6 +305,7 @@ async def test_no_task_starts_or_resumes_while_the_account_is_in_debt(api: Api) 
 
 async def test_users_cancel_and_resume_their_own_tasks(api: Api) -> None:
     task, unwanted = await stopped(api), await stopped(api, credits=4)
+    await grant_credits("guild", 50)
 
     resumed = await resume(api, task.task_id, ALICE)
     assert (resumed["task"]["status"], resumed["task"]["stopReason"], resumed["replayed"]) == ("RUNNING", None, False)
@@ -311,6 +314,16 @@ async def test_users_cancel_and_resume_their_own_tasks(api: Api) -> None:
     cancelled = await cancel(api, unwanted.task_id, ALICE)
     assert (cancelled["task"]["status"], cancelled["task"]["stopReason"]) == ("CANCELLED", None)
     assert await cancel(api, unwanted.task_id, ALICE) == cancelled | {"replayed": True}
+    parent = await start_task("guild", budget=20)
+    nested = await start_task("guild", parent_task_id=parent.task_id, budget=5)
+    await start_task("guild", parent_task_id=nested.task_id)
+    document = """mutation($input: CancelTaskInput!) { cancelTask(input: $input) {
+        ... on CancelTaskSuccess { cancelledChildren replayed task { children { edges { node { status } } } } } } }"""
+    guild = replace(BOB, actor="user:guild", owner_id="guild")
+    answers = [(await api.data(guild, document, input={"taskId": parent.task_id}))["cancelTask"] for _ in range(2)]
+    assert [(one["cancelledChildren"], one["replayed"]) for one in answers] == [(2, False), (0, True)]
+    assert answers[0]["task"]["children"]["edges"] == [{"node": {"status": "CANCELLED"}}]
+    assert (await get_figures(parent)) == (50, 0, 50)
     assert (await resume(api, unwanted.task_id, ALICE))["status"] == "CANCELLED"
 
 
@@ -364,7 +377,7 @@ async def test_a_task_ends_once_and_only_services_finish_it(api: Api) -> None:
 async def test_a_charge_signals_stop_and_closing_block_runs_use_the_reserve(api: Api) -> None:
     await grant_credits("alice", 40)
     task, plain = await start_task("alice", budget=30, closing_reserve=10), await start_task("alice")
-    assert [(await charge(api, task.task_id, run))["signal"] for run in ("one", "two")] == [None, None]
+    assert [(await charge(api, task.task_id, run))["signal"] for run in ("one", "two")] == [None, "STOP"]
     assert await charge(api, task.task_id, "three") == {
         "__typename": "BudgetReachedError", "taskId": task.task_id, "required": 10, "remaining": 0, "shortfall": 10,
     }  # fmt: skip

@@ -121,6 +121,59 @@ def test_a_signal_lists_at_most_a_thousand_tasks() -> None:
     assert {name for one in signals for name in one.task_ids or ()} == set(many)
 
 
+async def test_the_signals_of_a_budget_agree_with_those_of_its_charges(rate_cards: RateCardCache) -> None:
+    await grant_credits("alice", 200)
+    await grant_credits("bob", 100)
+    task = await start_task("alice", budget=30, closing_reserve=10)
+    child = await start_task("alice", parent_task_id=task.task_id)
+    await start_task("bob", budget=30)
+    both = tuple(sorted([task.task_id, child.task_id]))
+    tracker = SignalTracker(None)
+
+    def sent(signals: list[Signal]) -> list[ShortSignal]:
+        return [(kind, ids and tuple(sorted(ids)), reason) for kind, ids, reason in shape(signals)]
+
+    async def new() -> list[ShortSignal]:
+        return sent(await tracker.new_signals({task.account_id: {change_feed.TASK_SIGNAL}}))
+
+    assert await tracker.initial_signals() == []
+    assert (await charge_block_run(task, rate_cards)).signal is None
+    assert await new() == []
+
+    assert (await charge_block_run(task, rate_cards)).signal is STOP
+    assert await new() == [(STOP, both, BUDGET_REACHED)]
+    assert sent(await SignalTracker(["alice"]).initial_signals()) == [(STOP, both, BUDGET_REACHED)]
+
+    request = ResumeTaskRequest(task_id=task.task_id, add_budget=20, idempotency_key="k", actor="user:alice")
+    await stop_and_resume.resume_task(request)
+    assert await new() == [(RESUME, both, None)]
+    assert (await charge_block_run(task, rate_cards)).signal is None
+
+    assert (await charge_block_run(child, rate_cards)).signal is STOP
+    assert await new() == [(STOP, both, BUDGET_REACHED)]
+    await lifecycle.cancel_task(task.task_id)
+    assert await new() == []
+
+
+async def test_a_budget_that_is_used_up_or_restored_is_signalled_after_the_commit(
+    rate_cards: RateCardCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await grant_credits("alice", 200)
+    task = await start_task("alice", budget=30, closing_reserve=10)
+    signalled: list[str] = []
+    monkeypatch.setattr(NOTIFIER, "announce_signals", lambda signals: signalled.extend(kind for *_, kind in signals))
+
+    await charge_block_run(task, rate_cards)
+    assert signalled == []
+    await charge_block_run(task, rate_cards)
+    assert signalled == [change_feed.TASK_SIGNAL]
+    await charge_block_run(task, rate_cards, closing=True)
+    assert signalled == [change_feed.TASK_SIGNAL]
+    request = ResumeTaskRequest(task_id=task.task_id, add_budget=30, idempotency_key="k", actor="user:alice")
+    await stop_and_resume.resume_task(request)
+    assert signalled == [change_feed.TASK_SIGNAL] * 2
+
+
 async def a_stopped_task(rate_cards: RateCardCache, owner_id: str = "alice", credits: int = 5) -> TaskState:
     """A running task whose owner has fewer credits than a block run costs."""
     await grant_credits(owner_id, credits)
