@@ -94,6 +94,24 @@ def account(owner: str) -> None:
 
 @cli.command()
 @click.argument("owner")
+@click.option("--reason", required=True, help="The reason, for the audit log.")
+@click.option(
+    "--heads",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="The file of `verify --heads`: the newest entry of the account is replaced in it.",
+)
+def erase(owner: str, reason: str, heads: Path | None) -> None:
+    """Replace the id of OWNER by a pseudonym everywhere, with the role of MIGRATION_DATABASE_URL.
+
+    Amounts stay as they are. It cannot be undone. Example: erase alice --reason "request 17" --heads heads.txt
+    """
+    from app.cli import accounts
+
+    asyncio.run(accounts.erase(owner, reason=reason, heads_file=heads))
+
+
+@cli.command()
+@click.argument("owner")
 @click.argument("credits", type=int)
 @click.option("--reason", required=True, help="The reason, which the entry shows.")
 @click.option("--source", type=click.Choice(["PROMOTIONAL", "PURCHASED", "ADJUSTMENT"]), default="PROMOTIONAL")

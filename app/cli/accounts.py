@@ -1,14 +1,24 @@
-"""`python -m app account OWNER` and `python -m app grant OWNER CREDITS --reason TEXT`"""
+"""`python -m app account OWNER`, `grant OWNER CREDITS --reason TEXT` and `erase OWNER --reason TEXT`"""
 
 import secrets
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Final
 
-from app.cli.connection import COMMAND_LINE, command_line_action, database_url, open_database
+from app.cli.connection import (
+    COMMAND_LINE,
+    command_line_action,
+    database_url,
+    open_database,
+    owner_and_application_urls,
+)
+from app.cli.verify import missing_heads, read_heads, write_heads
 from app.credits import MAX_CREDITS, check_key
+from app.erasure.erase_owner import erase_owner
 from app.errors import InvalidInput
 from app.ledger import accounts, grants, notifications, queries, registered_keys
+from app.ledger.grants import reason_problems
 from app.ledger.rules.account_state import AccountBalance, GrantSource, Hold, LedgerEntry
 from app.settings import get_settings
 from app.state import configure_ledger
@@ -17,6 +27,8 @@ from app.tasks.rules import TaskState
 from app.topups.auto_topup.configuration import NEVER_CONFIGURED, AutoTopUpView, find_views
 from app.topups.refunds import rows as refund_rows
 from app.topups.rules import TopUpTerms
+from app.verify import verifier
+from app.verify.verifier import AccountHead
 from app.wording import counted
 
 LISTED: Final = 10
@@ -131,3 +143,39 @@ async def grant(
             granted = await grants.grant_credits(request)
     done = "granted before" if granted.replayed else "granted"
     print(f"{counted(granted.grant.credits, 'credit')} {done} to {owner_id}: {granted.balance.available:,} available")
+
+
+async def erase(owner_id: str, *, reason: str, heads_file: Path | None) -> None:
+    """Replace an owner id by a pseudonym. The account is verified before and after.
+
+    Raises: InvalidInput: the account is not intact, or something of it is not finished.
+    """
+    check_key(owner_id, path="OWNER")
+    if problems := reason_problems(reason):
+        raise InvalidInput(problems=problems)
+    configure_ledger(get_settings())
+    heads = read_heads(heads_file) if heads_file is not None else []
+    with owner_and_application_urls() as (owner_url, _):
+        async with open_database(owner_url):
+            await _check_intact(owner_id, heads)
+            await registered_keys.register_signing_key()
+            done = await erase_owner(owner_id, reason=reason, audit=command_line_action("eraseOwner"))
+            if done is None:
+                print(f"{owner_id} has no account: there is nothing to erase")
+                return
+            await _check_intact(done.pseudonym, [])
+    if heads_file is not None:
+        new = AccountHead(done.account_id, done.seq, done.mac)
+        write_heads(heads_file, [new if head.account_id == new.account_id else head for head in heads])
+    print(f"{owner_id} is now {done.pseudonym}")
+    for customer in done.customers:
+        print(f"delete this customer at the payment provider: {customer}")
+
+
+async def _check_intact(owner_id: str, heads: list[AccountHead]) -> None:
+    """Raises: InvalidInput: the account is not intact. Signing its entries again would hide that."""
+    report = await verifier.verify_ledger(owner_id)
+    account_id = await accounts.find_account_id(owner_id)
+    missing = await missing_heads([head for head in heads if head.account_id == account_id])
+    if report.violations or report.missing_keys or missing:
+        raise InvalidInput.at("OWNER", "has an account that is not intact: see `python -m app verify`")

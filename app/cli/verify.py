@@ -67,7 +67,7 @@ async def _verify_and_print(owner_id: str | None, saved: list[AccountHead]) -> l
         async with open_database(url):
             if owner_id is not None:
                 await _check_owner(owner_id)
-            missing = await _missing_heads(saved)
+            missing = await missing_heads(saved)
             report, heads = await _verify(owner_id)
             violations = len(missing) + len(report.violations) + report.unlisted
             if owner_id is None:
@@ -107,7 +107,7 @@ async def _verify(owner_id: str | None) -> tuple[VerificationReport, list[Accoun
     return report, heads
 
 
-async def _missing_heads(saved: list[AccountHead]) -> list[str]:
+async def missing_heads(saved: list[AccountHead]) -> list[str]:
     """Return a line for each saved head whose entry does not exist or has another MAC."""
     lines: list[str] = []
     for start in range(0, len(saved), HEADS_PER_QUERY):

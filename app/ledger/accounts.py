@@ -1,5 +1,9 @@
-"""Finds and creates the accounts of owners. The owner of an account never changes, so account ids are cached."""
+"""Finds and creates the accounts of owners. Found ids are cached, for at most CACHE_SECONDS.
 
+An account changes its owner only when the owner is erased (`app.erasure`), and then its owner id is used no more.
+"""
+
+import time
 from typing import Final
 
 from app.credits import check_key
@@ -24,7 +28,10 @@ _CREATE: Final = """
 """
 
 _CACHE_LIMIT: Final = 200_000
+CACHE_SECONDS: Final = 60.0
 _account_ids: dict[str, int] = {}
+_cached_until = 0.0
+"""When the whole cache is cleared, by `time.monotonic`."""
 
 
 async def find_account_id(owner_id: str) -> int | None:
@@ -34,6 +41,7 @@ async def find_account_id(owner_id: str) -> int | None:
 
 async def find_account_ids(owner_ids: list[str]) -> dict[str, int]:
     """Return the account id of each owner that has an account."""
+    _clear_expired_cache()
     found = {owner: account_id for owner in owner_ids if (account_id := _account_ids.get(owner)) is not None}
     if missing := [owner for owner in owner_ids if owner not in found]:
         for record in await pools.fetch(_FIND, missing):
@@ -70,6 +78,13 @@ async def get_or_create_account(owner_id: str) -> int:
 def clear_cache() -> None:
     """Remove all account ids from the cache, after a database was emptied or replaced."""
     _account_ids.clear()
+
+
+def _clear_expired_cache() -> None:
+    global _cached_until  # noqa: PLW0603  the age of the cache of this process
+    if (now := time.monotonic()) >= _cached_until:
+        _account_ids.clear()
+        _cached_until = now + CACHE_SECONDS
 
 
 def _cache(owner_id: str, account_id: int) -> int:

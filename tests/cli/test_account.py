@@ -26,7 +26,7 @@ async def test_one_page_shows_why_a_user_was_stopped(db: str) -> None:
 
     shown = await run_beside("account", "alice", DATABASE_URL=db, **SETTINGS)
 
-    message = "Agent 'writer' was stopped: a block run costs 10 credits; available: 6. Add 4 credits to continue."
+    message = 'Agent "writer" was stopped: a block run costs 10 credits; available: 6. Add 4 credits to continue.'
     assert shown.stderr == ""
     page = re.sub(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", "AT", shown.stdout)
     assert re.sub(r"^Account \d+", "Account 1", page).splitlines() == [
@@ -59,8 +59,8 @@ async def test_one_page_shows_why_a_user_was_stopped(db: str) -> None:
 @pytest.mark.parametrize(
     ("owner", "message"),
     [
-        ("nobody", "Error: OWNER nobody has no account\n"),
-        ("al ice", "Error: OWNER must have 1 to 255 visible characters, without spaces\n"),
+        ("nobody", "Error: OWNER nobody has no account.\n"),
+        ("al ice", "Error: OWNER must have 1 to 255 visible characters, without spaces.\n"),
     ],
 )
 async def test_an_owner_without_an_account_is_refused(db: str, owner: str, message: str) -> None:

@@ -46,6 +46,7 @@ ALL_MIGRATIONS = [
     "0009_unspent_grants",
     "0010_finite_instants",
     "0011_verification",
+    "0012_erasing_owners",
 ]
 
 TYPES: dict[type, str] = {

@@ -107,7 +107,8 @@ async def own_rate_cards(application: str) -> RateCardCache:
 
 
 def test_no_statement_needs_a_privilege_that_the_application_role_lacks() -> None:
-    text = "\n".join(path.read_text() for path in sorted((REPOSITORY / "app").rglob("*.py")))
+    sources = [path for path in sorted((REPOSITORY / "app").rglob("*.py")) if path.parent.name != "erasure"]
+    text = "\n".join(path.read_text() for path in sources)  # the owner of the tables erases
     assert set(re.findall(r"\bDELETE FROM (\w+)\b", text)) == {*roles.DELETABLE_TABLES}
     assert re.findall(r"\bTRUNCATE \w+\b(?!')", text) == []
     derived = "\n".join(one.sql for one in gc.get_objects() if isinstance(one, SetStatement))  # by app.db.tables
