@@ -129,7 +129,7 @@ class Settings(BaseSettings):
     ledger_key: SecretStr | None = None
     """Key that signs the entries (HMAC chain) and receipts, at least 32 bytes in hex. Required in production."""
     ledger_verification_keys: SecretStr | None = None
-    """Other ledger keys, separated by commas, which verify but do not sign: all earlier ones, and the next one."""
+    """Other ledger keys, separated by commas, which only verify: all earlier keys, and a new key before it signs."""
     jwt_issuer: str = "http://localhost/development"
     """Required `iss` of tokens."""
     jwt_audience: str = "credits"

@@ -37,7 +37,7 @@ class AuditContext:
 _RECORDS: Final = Table(AuditRecord, AuditContext, key=("id",))
 _INSERT: Final = _RECORDS.insert("at", "account_id", "subject", "reason", "before", "after")
 _INSERT_NOW: Final = _RECORDS.insert("account_id", "subject", "reason", "before", "after")
-"""The default of `at` is the database's clock."""
+"""Inserts a record without `at`, which then is the time of the database's clock."""
 
 
 def append_record(

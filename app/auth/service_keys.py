@@ -123,7 +123,7 @@ async def development_key(
 ) -> str:
     """Return the development key of this name, always the same one. A call makes a revoked key valid again.
 
-    Raises: Misconfigured: in production. InvalidInput.
+    Raises: InvalidInput; Misconfigured: in production.
     """
     granted = _checked_scopes(name, scopes)
     key_id = development_secret(f"service key id: {name}", settings=settings)[:8].hex()

@@ -103,7 +103,7 @@ class DatabaseUrl:
 
     @property
     def tcp_options(self) -> dict[str, int]:
-        """The parameters that set TCP options. Those of keepalives count in seconds, `tcp_user_timeout` in ms."""
+        """The parameters that set TCP options. `tcp_user_timeout` is in milliseconds, the others are in seconds."""
         return {name: int(self.parameters[name]) for name in _TCP_OPTIONS if name in self.parameters}
 
     def arguments(self) -> dict[str, Any]:

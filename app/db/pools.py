@@ -1,9 +1,9 @@
 """Database connections: Tortoise's configuration, the two pools, statements and transactions.
 
-The pool `default` serves Tortoise models, reads and small transactions. The pool `posting` writes the ledger. Its
-planner settings make the set statements use their indexes whatever the statistics are. (Measured: a generic plan saves
-180 us per batch; a wrong index takes 80 ms instead of 0.08 ms.) Reads and reports need other plans, so they use
-`default`.
+The pool `default` serves Tortoise models, reads and small transactions. The pool `posting` serves the transactions that
+write the ledger. Its planner settings make the set statements use their indexes, whatever the statistics are.
+(Measured: a generic plan saves 180 us per batch; a wrong index takes 80 ms instead of 0.08 ms.) Reads and reports need
+other plans, so they use `default`.
 
 Each wait for the database has a limit: see `app.db.connections`.
 """
@@ -53,7 +53,7 @@ POSTING_PLANNER: Final = {
 }
 
 COMMAND_SECONDS: Final = 30.0
-"""How long a command waits for a connection, and how long its transactions may be idle. A server uses the settings."""
+"""How long a command waits for a connection, and how long its transactions may be idle. Servers have settings."""
 
 
 LOCK_ATTEMPT_MILLISECONDS: Final = 250

@@ -1,8 +1,8 @@
 """The two database roles: the owner of the tables, which migrates, and the application's role, which owns nothing.
 
 The application's role may read all tables, insert rows, and update rows that are not append-only. It cannot change
-append-only rows (entries, audit records, rate cards, idempotency keys), delete rows, alter tables or disable triggers.
-So an attacker who controls a server process cannot change the history.
+append-only rows (entries, audit records, rate cards, idempotency keys), alter tables or disable triggers. It can delete
+rows only of DELETABLE_TABLES. So an attacker who controls a server process cannot change the history.
 
 `python -m app migrate` runs `grant_privileges` as the owner after every migration. It revokes all privileges of the
 application's role and grants the needed ones, so that privileges granted by hand do not remain. If one role is both,

@@ -1,7 +1,7 @@
-"""Makes graphql-core's messages about the requests of callers plain: their values, their length and their end.
+"""Changes graphql-core's messages about requests: how values are written, the length, and the full stop at the end.
 
-graphql-core spells the values of variables as Python does (True, None, {'a': 1}) and quotes literals in full. It has no
-setting for that, so the functions that write these parts of its messages are replaced.
+graphql-core writes the values of variables as Python does (True, None, {'a': 1}) and quotes literals in full. It has no
+setting for that, so the functions that write these parts of messages are replaced.
 """
 
 import sys
@@ -18,7 +18,7 @@ _MODULES: Final = ("type.definition", "type.scalars", "utilities.coerce_input_va
 
 
 def use_plain_coercion_messages() -> None:
-    """Replace the functions, for all schemas of the process."""
+    """Replace these functions of graphql-core, for all schemas of the process."""
     for name in _MODULES:
         module: Any = sys.modules[f"graphql.{name}"]
         module.inspect = quote_value

@@ -16,7 +16,7 @@ V = TypeVar("V")
 
 _PROCESS_ID: Final = secrets.token_hex(5)
 _REQUEST_NUMBERS: Final = itertools.count(1)
-"""A request id need not be secret. It is a random prefix for each process, then a number."""
+"""A request id consists of a random prefix for each process and a number. It need not be secret."""
 
 
 class RequestContext(Generic[StateT]):

@@ -80,7 +80,7 @@ def mask_fault(fault: BaseException, context: RequestContext[Any], logged: Logge
 
 
 def describe_database_error(failure: BaseException, logged: LoggedTypes) -> str | None:
-    """Return the message for a list item that the database failed. Returns None if it failed for another reason."""
+    """Return the message for a list item that failed because of the database, or None if it failed otherwise."""
     known = _database_error(failure, logged)
     return None if known is None else known[0]
 

@@ -149,7 +149,7 @@ class GraphQLEngine:
             self._rate_limiter.record_failure(context)
 
     def prepare(self, request: GraphQLRequest, context: RequestContext[Any]) -> Prepared:
-        """Decide whether the operation may run, before executing it. Counts it once against the caller's rate."""
+        """Decide whether the operation may run, and count it against the caller's rate. It is not executed."""
         try:
             return self._prepare_limited(request, context)
         except OperationFailed as failed:

@@ -1,11 +1,11 @@
-"""Finds the block whose name is most like a name that is not in the rate card."""
+"""Finds the block whose name is most similar to a name that is not in the rate card."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from typing import Final
 
 MIN_SIMILARITY: Final = 0.6
-"""The share of common pairs of characters (Dice's coefficient) from which a name is suggested."""
+"""The minimum similarity of a name that is suggested: Dice's coefficient of the pairs of characters."""
 
 MAX_COMPARED_LENGTH: Final = 100
 
@@ -13,7 +13,7 @@ MAX_COMPARED_LENGTH: Final = 100
 class BlockNames:
     """The names of the blocks of a rate card, indexed by their pairs of neighbouring characters.
 
-    A look-up compares only names that share a pair: a refused batch of 1,000 unknown blocks must not delay others.
+    A look-up compares only names that share a pair, so that a batch with 1,000 unknown blocks does not delay others.
     """
 
     __slots__ = ("_by_pair", "_pairs")

@@ -119,7 +119,7 @@ class _Shape:
         return self.offers.get(tuple([value_at(path, settings) for path in self.paths]))
 
     def missing_paths(self, settings: Mapping[str, JSON]) -> list[Path]:
-        """Return the paths that are not in `settings`, except those that may be missing because false is priced."""
+        """Return the paths that are not in `settings`, without those for which a rule requires false."""
         return [
             path
             for position, path in enumerate(self.paths)
@@ -250,9 +250,9 @@ def price(credits: int, measure: Decimal, *, per: int) -> int:
 
 
 def _unmatched_text(shapes: Sequence[_Shape], settings: Mapping[str, JSON]) -> str:
-    """Return which setting is missing; if none is, which has a value without a price.
+    """Return a text that names the missing settings, or the settings whose values have no price.
 
-    Of the lists of settings that rules ask for, the one is named of which the fewest are missing.
+    It is about the rules of which the fewest settings are missing.
     """
     missing, shape = min(
         ((shape.missing_paths(settings), shape) for shape in shapes[:MAX_COMPARED_SHAPES]),
@@ -266,7 +266,7 @@ def _unmatched_text(shapes: Sequence[_Shape], settings: Mapping[str, JSON]) -> s
 
 
 def _priced_text(shapes: Sequence[_Shape]) -> str:
-    """Return the settings and values that have a price, cut to a readable length. It has none of those sent."""
+    """Return the settings and values that have a price, cut to a readable length."""
     text = "Prices exist for:"
     listed = 0
     total = sum(len(shape.offers) for shape in shapes)

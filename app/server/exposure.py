@@ -1,8 +1,8 @@
 """What the server exposes: which requests it accepts in production and in development.
 
-By default, only development allows introspection, GraphiQL, suggestions in error messages, queries by GET, pages of any
-origin, and documents of users that are not persisted. Neither allows the legacy graphql-ws subprotocol, multipart
-requests or batches.
+By default, only development allows introspection, GraphiQL, suggestions in error messages, queries by GET and pages of
+any origin, and lets users send documents that are not persisted. Neither allows the legacy graphql-ws subprotocol,
+multipart requests or batches.
 """
 
 import re

@@ -103,7 +103,7 @@ def _has_weak_password(url: str | None) -> bool:
 
 
 def _is_typed_by_hand(key_hex: str | None) -> bool:
-    """Return whether the key has few distinct bytes. `app.state.ledger_key` refuses a missing or short key."""
+    """Return whether the key has few distinct bytes. `app.state.ledger_keys` refuses a missing or short key."""
     try:
         key = bytes.fromhex(key_hex or "")
     except ValueError:

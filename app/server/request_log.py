@@ -13,7 +13,7 @@ from typing import Final, Literal, NamedTuple
 
 FLUSH_SECONDS: Final = 0.1
 MAX_BUFFERED_LINES: Final = 10_000
-"""A full buffer is written without waiting."""
+"""The maximum number of buffered lines. A full buffer is written at once."""
 
 LogFormat = Literal["json", "text"]
 RequestLogMode = Literal["all", "without-charges", "none"]

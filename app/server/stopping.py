@@ -46,7 +46,7 @@ STOPPING: Final = Stopping()
 
 
 def stop_at_signals(numbers: Collection[signal.Signals], *, seconds: float) -> None:
-    """Begin to stop at the first of these signals, besides what their handlers do.
+    """Begin to stop at the first of these signals. Their existing handlers are called, too.
 
     If the process has not ended after `seconds`, it exits with status 1. It must be called in the event loop of the
     main thread, after the server has installed its handlers.

@@ -150,7 +150,7 @@ class ChargeQueue:
         return results
 
     def find_problem(self) -> str | None:
-        """Return the problem if charges of a lane hang."""
+        """Return the problem if the charges of a queue hang."""
         seconds = time.monotonic() - min(self._begun.values(), default=math.inf)
         return f"charges have not ended for {seconds:.0f} s" if seconds > HANG_SECONDS else None
 

@@ -36,7 +36,10 @@ ExecuteField = Callable[["Execution", Any, "ResponsePath | None"], Any]
 The arguments are the execution, the object, and the path of the object.
 """
 CompleteValue = Callable[["Execution", ResponsePath, Any], Any]
-"""Converts a resolved value at this path to JSON, or to a coroutine that returns it. Raises: any error in the value."""
+"""Converts a resolved value to JSON, or to a coroutine that returns it. Raises: any error in the value.
+
+The arguments are the execution, the path of the value, and the value.
+"""
 
 
 class Operation:
@@ -170,7 +173,7 @@ def to_graphql_path(path: ResponsePath) -> Path:
 
 
 def locate_error(error: Exception, nodes: list[FieldNode], path: ResponsePath) -> GraphQLError:
-    """Return the error with its locations in the document and its path in the response. Existing ones are kept."""
+    """Return the error with its locations in the document and its path in the response, unless it already has them."""
     keys: list[str | int] = []
     outer: ResponsePath | None = path
     while outer is not None:

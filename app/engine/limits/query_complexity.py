@@ -59,7 +59,7 @@ Fragments = Mapping[str, FragmentDefinitionNode]
 
 @dataclass(frozen=True, slots=True)
 class SelectionSize:
-    """The size of a selection set after its fragments were expanded."""
+    """The size of a selection set, including its fragments."""
 
     depth: int = 0
     fields: int = 0

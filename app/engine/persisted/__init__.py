@@ -1,1 +1,1 @@
-"""Persisted documents are read before the first request, so that clients send the hash of a document, not its text."""
+"""Persisted documents: the server reads them when it starts, and clients send the hash of a document, not its text."""
