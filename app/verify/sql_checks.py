@@ -1,4 +1,4 @@
-"""The SQL checks of the verifier, by the invariant that they check. They compare tables with each other.
+"""The SQL checks of the verifier, which compare tables. The name of a check begins with its invariant (`verifier`).
 
 Each statement selects (account id, message) for the violations in accounts $1 to $2. If the ledger is intact, it
 selects nothing. Both sides of a comparison are limited to the range, so that the time for a range does not depend on
@@ -7,8 +7,8 @@ the size of the ledger.
 
 from typing import Final
 
-# Selects the claims of hold h, each as [grant, credits]. Invalid claims are skipped, so the sums show that they are
-# missing.
+# Selects the claims of hold h, each as [grant, credits]. Invalid claims are skipped: then the sums differ, which is
+# reported.
 _CLAIMS: Final = "jsonb_path_query(h.claims, 'strict $[*] ? (@[0] > 0 && @[1] > 0)', '{}', true)"
 
 # Selects sums of the entries of each top-up: credits bought, returned in credits and debt, and the remaining bonus.

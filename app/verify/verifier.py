@@ -1,9 +1,10 @@
 """The ledger verifier: checks the invariants of the ledger, for one account or for all.
 
-- I1: posted = sum of the entries = sum of what the grants have left. What a grant has left follows from its draws.
+- I1: posted = sum of the entries = sum of the credits remaining in the grants. The remaining credits of each grant are
+  the sum of its draws.
 - I2: The numbers (seq) of the entries have no gap. The balance after each entry is correct. Versions rise, and times do
   not fall. The HMAC chain is intact up to the account's head.
-- I3: A block run has one charge, an idempotency key has one operation, and each refers to its result.
+- I3: A block run has one charge, an idempotency key has one operation, and the rows to which both refer exist.
 - I4: held = open claims, of the account and of each grant; frozen = open disputes. The credits of a hold = captured +
   released + allocated + remaining.
 - I5: The cost and steps of a task = its entries and block runs.
@@ -12,8 +13,8 @@
   and clawed back = its refunds that did not fail and its lost disputes. A top-up that is not paid has no entries.
 - I8: owed = sum of the entries' owed. An account with debt has no available credits in grants that pay debt.
 
-Accounts are checked in ranges of ids without gaps, so that rows without an account are found too. Each range is read in
-one snapshot, its entries in order and in chunks, so that memory does not grow with the ledger.
+Accounts are checked in ranges that together contain all ids, so that rows without an account are found too. Each range
+is read in one snapshot. Its entries are read in chunks, so that a large ledger does not need more memory.
 """
 
 from collections import Counter
@@ -71,7 +72,7 @@ class Violation:
 
 @dataclass(frozen=True, slots=True)
 class AccountHead:
-    """The last entry of an account. A head that is stored elsewhere proves later that the entry still exists."""
+    """The last entry of an account. A copy outside the database shows later whether the entry still exists."""
 
     account_id: int
     seq: int
@@ -115,7 +116,7 @@ async def verify_ledger(
 ) -> VerificationReport:
     """Check the account of one owner, or all accounts. `on_head` receives the last entries in the order of account ids.
 
-    The report of an owner without an account is empty. The ledger key must be set (`stop_and_resume.configure_ledger`).
+    The report of an owner without an account is empty. Call `app.state.configure_ledger` before this.
     """
     report = VerificationReport()
     first, last, total = 0, _MAX_ID, 1
@@ -193,7 +194,7 @@ class _AccountCheck:
         self._mac = hash_chain.GENESIS_MAC
         self._at: Any = None
         self._remaining: dict[int, int] = {}
-        """The credits that each grant has left after the entries so far, by grant number."""
+        """The remaining credits of each grant after the entries so far, by grant number."""
 
     def add_entry(self, row: Any) -> Iterator[Violation]:
         """Compare the next entry with those before it."""
