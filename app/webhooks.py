@@ -27,8 +27,8 @@ from app.topups.sandbox.provider import PAYMENT_PATH, PORTAL_PATH, Sandbox
 from app.topups.sandbox.store import CardBehaviour
 
 EVENT_LIMIT_BYTES: Final = 8 * 1_024 * 1_024
-"""The largest event is one of a Stripe dispute. Its evidence has at most 150,000 characters, and an update contains the
-values before it too: 300,000 characters of up to 12 bytes (JSON escapes) are 3.6 MB."""
+"""The largest events are updates of Stripe disputes: they contain the evidence (at most 150,000 characters) before and
+after the update. 300,000 characters of up to 12 bytes (JSON escapes) are 3.6 MB."""
 FORM_LIMIT_BYTES: Final = 4_096
 
 PAGE_HEADERS: Final = {
@@ -43,7 +43,7 @@ PAGE_HEADERS: Final = {
 }
 
 _PATH_PARAMETER: Final = re.compile(r"[!-~]{1,255}")
-"""References, customers and tokens consist of visible ASCII characters."""
+"""References, customer ids and tokens consist of visible ASCII characters."""
 
 _PAYMENT_DECISIONS: Final = {"pay": PaymentStatus.PAID, "decline": PaymentStatus.DECLINED, "resend": None}
 _DISPUTE_DECISIONS: Final = {"dispute": DisputeStatus.OPEN, "win": DisputeStatus.WON, "lose": DisputeStatus.LOST}
@@ -65,8 +65,8 @@ class BodyRejected(Exception):
 def payment_routes(provider: PaymentProvider | None, *, seller: str | None = None) -> list[BaseRoute]:
     """Return `POST /webhooks/<provider>`, receipts, and the sandbox's pages if the sandbox is the provider.
 
-    Without a provider there are only receipts, so that those of earlier purchases remain available. `seller` is the
-    name and address on receipts, with lines separated by semicolons.
+    Without a provider there are only receipts, because those of earlier purchases must remain available. `seller` is
+    the name and address on receipts, with lines separated by semicolons.
     """
     routes: list[BaseRoute] = [
         Route(
@@ -111,8 +111,8 @@ def webhook_endpoint(provider: PaymentProvider) -> Endpoint:
         try:
             outcome = await settlement.settle(event)
         except Exception as error:
-            # After any fault the event is in the inbox to be retried. The status 503 makes the provider send it again
-            # as well.
+            # The event is in the inbox and will be retried. In addition, the status 503 makes the provider send it
+            # again.
             failures.log_failure(log, error, "provider event %s could not be settled", event.event_id)
             return _message(503, "The event could not be handled now: send it again.")
         return JSONResponse({"outcome": outcome})
@@ -131,9 +131,10 @@ def show_payment_page(provider: Sandbox) -> Endpoint:
 
 
 def submit_payment_form(provider: Sandbox, *, webhook_path: str) -> Endpoint:
-    """Return an endpoint for the form of that page: pay, decline, open or decide a dispute, or send the event again.
+    """Return an endpoint for the form on the sandbox's payment page.
 
-    The event is sent to the webhook. Then the browser is redirected to the return URL, or back to the page.
+    The form pays, declines, opens or decides a dispute, or sends the last event again. Its event is sent to the
+    webhook. Then the browser is redirected to the return URL, or back to the page.
     """
 
     async def endpoint(request: Request) -> Response:
@@ -217,10 +218,10 @@ async def _read_body(request: Request, *, limit_bytes: int) -> bytes:
 
 
 def _page_endpoint(endpoint: Endpoint, not_found: Callable[[], Response]) -> Endpoint:
-    """Return an endpoint that responds with a page in two more cases.
+    """Return the endpoint with pages for two errors.
 
-    The response is `not_found()` if a path parameter is one that this server never puts into a link: the database
-    cannot compare U+0000 with a column. The status is 503 if the database cannot be reached.
+    If a path parameter contains characters that links of this server never contain, the response is `not_found()`. (The
+    database would fail to compare U+0000 with a column.) If the database cannot be reached, the status is 503.
     """
 
     async def wrapped(request: Request) -> Response:

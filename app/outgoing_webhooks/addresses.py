@@ -1,7 +1,7 @@
-"""Which URLs and addresses may receive webhooks.
+"""Checks which URLs and addresses may receive webhooks.
 
-An endpoint's URL comes from an operator, and its host name from whoever runs its DNS. Without these checks, a URL could
-make the server call services of its own network (server-side request forgery, SSRF).
+Without these checks, a URL, or a DNS record of its host, could make the server send requests to services of its own
+network (server-side request forgery, SSRF).
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 MAX_URL_LENGTH: Final = 2048
 _NAT64: Final = IPv6Network("64:ff9b::/96")
-"""IPv6 addresses that contain an IPv4 address, which a gateway would call."""
+"""IPv6 addresses that contain an IPv4 address. A NAT64 gateway sends their packets to that address."""
 _IPV4_COMPATIBLE: Final = IPv6Network("::/96")
 
 
@@ -24,7 +24,7 @@ class AddressRefused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where a request goes. `address` is the one that was checked, and the only one that is called."""
+    """The target of a request. `address` was checked, and the request is sent to no other address."""
 
     host: str
     port: int
@@ -76,7 +76,7 @@ async def resolve(url: str, *, allow_private: bool) -> Target:
 
 
 def check_address(address: IPv4Address | IPv6Address) -> None:
-    """Raises: AddressRefused: it is not an address of the public internet."""
+    """Raises: AddressRefused: `address` does not belong to the public internet."""
     embedded = _embedded_ipv4(address)
     for one in (address, embedded) if embedded is not None else (address,):
         if not one.is_global or one.is_multicast or one.is_reserved or one.is_unspecified:
@@ -92,7 +92,7 @@ def _embedded_ipv4(address: IPv4Address | IPv6Address) -> IPv4Address | None:
 
 
 def _parse_address(host: str) -> IPv4Address | IPv6Address | None:
-    """Return the address that the host is, in any form that a resolver accepts (such as 2130706433 and 0x7f.1)."""
+    """Parse an IP address in any form that resolvers accept (such as 2130706433 and 0x7f.1). None: a host name."""
     try:
         return ip_address(host)
     except ValueError:

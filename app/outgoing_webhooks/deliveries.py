@@ -1,8 +1,8 @@
-"""The queue of deliveries: claims those that are due, records attempts, lists and repeats them.
+"""The queue of deliveries: claims due deliveries, records attempts, lists and repeats deliveries.
 
-After a failed attempt a delivery waits 5 s, 1 min, 5 min, 30 min, 2 h, 5 h, 10 h, 14 h, 18 h and 24 h: three days in
-all. Then it is given up. An endpoint that fails is asked less often, up to every five minutes, by one delivery at a
-time; after three days of failures, or if it answers 410, it is disabled.
+After each failed attempt a delivery waits: 5 s, 1 min, 5 min, 30 min, 2 h, 5 h, 10 h, 14 h, 18 h and 24 h, three days
+in all. After the next failure it is given up. A failing endpoint receives only one delivery at a time, with pauses of
+up to five minutes. It is disabled after three days of failures, or when it answers 410.
 """
 
 import random
@@ -27,13 +27,13 @@ BACK_OFF_SECONDS: Final = (5, 60, 300, 1_800, 7_200, 18_000, 36_000, 50_400, 64_
 JITTER: Final = 0.1
 """Waits are longer by up to this share, so that deliveries that failed together are not repeated together."""
 CLAIM_SECONDS: Final = 60.0
-"""A claimed delivery that has no result after this time belongs to a process that has ended, and is claimed again."""
+"""If a claimed delivery has no result after this time, its process has ended, and another process claims it."""
 MAX_ENDPOINT_WAIT_SECONDS: Final = 300
 DISABLED_AFTER: Final = timedelta(days=3)
 RETENTION: Final = timedelta(days=30)
 PRUNE_LIMIT: Final = 1_000
 ENDPOINT_DISABLED: Final = "webhook_endpoint.disabled"
-"""The type of the event that the other endpoints receive."""
+"""The type of the event that the other endpoints receive when an endpoint is disabled."""
 
 _DUE_ENDPOINTS: Final = """
     SELECT e.id, e.url, e.in_order, e.secret, e.failing_since IS NOT NULL AS is_failing,
@@ -145,7 +145,7 @@ async def claim(endpoint: DueEndpoint, *, limit: int) -> list[ClaimedDelivery]:
 
 
 async def record_attempts(endpoint_id: str, attempts: Sequence[tuple[ClaimedDelivery, Attempt]]) -> bool:
-    """Record the results of attempts, and what follows for their endpoint. Returns: whether all were delivered."""
+    """Record the results of attempts, and disable their endpoint if it must be. Returns: whether all were delivered."""
     waits = [None if attempt.is_delivered else wait_seconds(delivery, attempt) for delivery, attempt in attempts]
     await pools.fetch(
         _RECORD,
@@ -167,7 +167,7 @@ async def record_attempts(endpoint_id: str, attempts: Sequence[tuple[ClaimedDeli
 
 
 def wait_seconds(delivery: ClaimedDelivery, attempt: Attempt) -> float | None:
-    """Return how long a failed delivery waits for its next attempt. None: it is given up."""
+    """Return how long a failed delivery waits for its next attempt, or None if there is none."""
     if delivery.attempts > len(BACK_OFF_SECONDS):
         return None
     wait = max(BACK_OFF_SECONDS[delivery.attempts - 1], attempt.retry_after_seconds or 0)
@@ -175,7 +175,7 @@ def wait_seconds(delivery: ClaimedDelivery, attempt: Attempt) -> float | None:
 
 
 async def _disable(endpoint_id: str, found: Sequence[Any], reason: str) -> None:
-    """Disable an endpoint, and notify the others. Only one process does it."""
+    """Disable an endpoint, and notify the other endpoints. If several processes call this, only one of them does so."""
     if not found or not await pools.fetch(_DISABLE, endpoint_id, reason):
         return
     data = {"endpointId": endpoint_id, "url": found[0]["url"], "reason": reason}
@@ -189,7 +189,7 @@ async def _disable(endpoint_id: str, found: Sequence[Any], reason: str) -> None:
 
 
 async def redeliver(delivery_id: int, *, audit: AuditContext | None = None) -> WebhookDelivery:
-    """Send a delivery again now, also one that was delivered or given up. A pending one is not made to wait.
+    """Make a delivery due now, even if it was delivered or given up, or is pending and waits.
 
     Raises: InvalidInput: there is no such delivery.
     """

@@ -24,9 +24,9 @@ MAX_ENDPOINTS: Final = 50
 MAX_ID_LENGTH: Final = 32
 MAX_DESCRIPTION_LENGTH: Final = 255
 PREVIOUS_SECRET_HOURS: Final = 24
-"""So long a replaced secret signs as well."""
+"""How long a replaced secret signs in addition to the new one."""
 
-# The lock makes concurrent calls count each other.
+# The lock makes concurrent calls wait for each other, so that each of them counts the endpoints of the others.
 _LOCK: Final = "LOCK TABLE webhook_endpoint IN SHARE ROW EXCLUSIVE MODE"
 _ENABLED: Final = "SELECT id, url FROM webhook_endpoint WHERE disabled_at IS NULL"
 _INSERT: Final = """
@@ -59,7 +59,7 @@ async def create_endpoint(
     in_order: bool = False,
     audit: AuditContext | None = None,
 ) -> tuple[WebhookEndpoint, str]:
-    """Create an endpoint. Without `event_types` it receives all types.
+    """Create an endpoint. If `event_types` is empty, it receives all types.
 
     Returns: the endpoint, and its secret, which is not shown again.
     Raises: InvalidInput: the URL or a type is not allowed, an enabled endpoint has this URL, or there are too many.
@@ -87,7 +87,7 @@ async def create_endpoint(
 async def rotate_secret(
     endpoint_id: str, *, box: SecretBox, audit: AuditContext | None = None
 ) -> tuple[WebhookEndpoint, str]:
-    """Replace the secret. The previous one signs as well for 24 hours.
+    """Replace the secret. For 24 hours, the previous secret signs in addition to the new one.
 
     Raises: WebhookEndpointNotFound.
     """
@@ -103,7 +103,7 @@ async def rotate_secret(
 
 
 async def disable_endpoint(endpoint_id: str, reason: str, *, audit: AuditContext | None = None) -> WebhookEndpoint:
-    """Stop deliveries. Events that happen from now on are not stored for it; pending ones wait until it is enabled.
+    """Stop deliveries. New events are not stored for the endpoint. Pending deliveries wait until it is enabled again.
 
     Raises: WebhookEndpointNotFound; InvalidInput: the reason is empty or too long.
     """
@@ -115,7 +115,7 @@ async def disable_endpoint(endpoint_id: str, reason: str, *, audit: AuditContext
 
 
 async def enable_endpoint(endpoint_id: str, *, audit: AuditContext | None = None) -> WebhookEndpoint:
-    """Resume deliveries, first those that are pending.
+    """Resume deliveries, beginning with the pending ones.
 
     Raises: WebhookEndpointNotFound; InvalidInput: another enabled endpoint has its URL.
     """
@@ -165,7 +165,7 @@ async def _change(
     after: AuditState,
     reason: str | None = None,
 ) -> None:
-    """Change an endpoint, if the statement finds it, and record that."""
+    """Run a statement that changes an endpoint. If it changed a row, write an audit record."""
     async with pools.transaction() as connection:
         _, changed = await connection.execute_query(sql, values)
         if changed:

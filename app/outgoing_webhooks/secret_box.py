@@ -19,12 +19,12 @@ class SecretBox:
         self._ciphers = [AESGCM(key) for key in keys]
 
     def seal(self, secret: bytes, endpoint_id: str) -> bytes:
-        """Encrypt the secret of an endpoint. It can be opened for the same endpoint only."""
+        """Encrypt the secret of an endpoint. `open` decrypts it only for the same endpoint."""
         nonce = os.urandom(_NONCE_BYTES)
         return nonce + self._ciphers[0].encrypt(nonce, secret, endpoint_id.encode())
 
     def open(self, sealed: bytes, endpoint_id: str) -> bytes:
-        """Raises: UnknownSecretKey: no key fits."""
+        """Decrypt the secret of an endpoint. Raises: UnknownSecretKey: it was encrypted with none of the keys."""
         for cipher in self._ciphers:
             try:
                 return cipher.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], endpoint_id.encode())

@@ -19,7 +19,7 @@ from app.outgoing_webhooks import addresses
 from app.outgoing_webhooks.addresses import AddressRefused
 
 REQUEST_SECONDS: Final = 15.0
-"""Time limit of a whole attempt, with the look-up of the address."""
+"""The time limit of an attempt, including the DNS query."""
 MAX_RESPONSE_BYTES: Final = 16 * 1024
 MAX_RETRY_AFTER_SECONDS: Final = 24 * 3_600
 GONE: Final = 410
@@ -28,7 +28,7 @@ GONE: Final = 410
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """The result of an attempt. `status` is None if there was no response; `error` is None if it was delivered."""
+    """The result of an attempt. `status`: None without a response. `error`: None if the event was delivered."""
 
     status: int | None
     error: str | None
@@ -61,7 +61,8 @@ class Sender:
             timeout=REQUEST_SECONDS,
             follow_redirects=False,
             trust_env=False,
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),  # each request has its own address
+            # No connection is reused, because the address is resolved and checked for each request.
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),
             headers={"user-agent": "agent-credits-webhooks/1", "content-type": "application/json"},
         )
 
@@ -69,7 +70,7 @@ class Sender:
         await self._client.aclose()
 
     async def send(self, url: str, event_id: str, payload: str, keys: Sequence[bytes]) -> Attempt:
-        """Make one attempt. It raises nothing that a receiver can cause."""
+        """Make one attempt. Errors that a receiver can cause are results, not exceptions."""
         try:
             async with asyncio.timeout(REQUEST_SECONDS):
                 target = await addresses.resolve(url, allow_private=self._allow_private)

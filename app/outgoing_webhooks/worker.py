@@ -1,6 +1,6 @@
-"""Sends deliveries. Every server process runs one worker; the processes share the deliveries by claiming them.
+"""Sends deliveries. Every server process runs one worker. Each delivery is claimed by one of the processes.
 
-Each endpoint has its own task, so that a slow or dead receiver delays no other.
+Each endpoint has its own asyncio task, so that a slow receiver does not delay the others.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from app.outgoing_webhooks.sender import Attempt, Sender
 
 POLL_SECONDS: Final = 1.0
 CONCURRENCY: Final = 16
-"""How many deliveries of one endpoint are sent at the same time, per process. A failing endpoint gets one."""
+"""How many deliveries a process sends to one endpoint at the same time. To a failing endpoint it sends one."""
 PRUNE_SECONDS: Final = 600.0
 
 log = logging.getLogger(__name__)
