@@ -35,7 +35,7 @@ def run(*, production: bool, as_json: bool) -> int:
 
 
 def _installation(production: bool, stack: ExitStack) -> Installation:
-    """Describe the installation. If an embedded PostgreSQL is started for this, it runs until `stack` ends."""
+    """Describe the installation. This may start the embedded PostgreSQL, which then runs until `stack` is closed."""
     environment, settings_errors = _load_settings(production)
     settings = get_settings()
     installation = partial(
@@ -54,9 +54,9 @@ def _installation(production: bool, stack: ExitStack) -> Installation:
 
 
 def _load_settings(production: bool) -> tuple[str, tuple[str, ...]]:
-    """Make `get_settings()` usable: leave out settings that cannot be parsed, and set production if requested.
+    """Remove invalid settings from the environment, so that `get_settings()` works. If requested, set production.
 
-    Returns the value of ENVIRONMENT, and a message for each setting that was left out.
+    Returns the value of ENVIRONMENT, and a message for each invalid setting.
     """
     messages: tuple[str, ...] = ()
     try:

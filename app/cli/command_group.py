@@ -1,4 +1,4 @@
-"""The group of all commands with the list of settings, the type of instants, and the exit codes of failures."""
+"""The click group of all commands, a parameter type for instants, and exceptions with exit codes."""
 
 from collections.abc import Iterator
 from datetime import datetime
@@ -10,7 +10,7 @@ from app.wording import quote_value
 
 
 class InstantType(click.ParamType[datetime]):
-    """An instant, parsed like those of the API."""
+    """An instant. It is parsed in the same way as instants of the API."""
 
     name = "instant"
 
@@ -39,7 +39,7 @@ class CouldNotRun(click.ClickException):
 
 
 class CommandGroup(click.Group):
-    """Lists the settings below the commands, and turns expected exceptions into messages that say what to do."""
+    """Lists the settings in `--help`, and prints expected exceptions as messages that say what to do."""
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         super().format_epilog(ctx, formatter)

@@ -39,7 +39,8 @@ def embedded_directory() -> Path:
 def database_url() -> Iterator[str]:
     """Yield the URL of the database with the application's role.
 
-    It is DATABASE_URL, or else that of the running embedded server. If none runs, one is started until the block ends.
+    The URL is DATABASE_URL, or else that of the embedded PostgreSQL, which is started until the block ends if it does
+    not run.
     """
     configured = reveal(get_settings().database_url)
     if url := configured or embedded_postgres.running_url(embedded_directory(), user=APPLICATION_ROLE):
@@ -94,9 +95,9 @@ async def run_migrate() -> None:
 
 @asynccontextmanager
 async def open_database(url: str, *, migrated: bool = True) -> AsyncIterator[None]:
-    """Open the pools until the block ends. If `migrated` is set, migrations must not be pending.
+    """Open the pools until the block ends.
 
-    Raises: Misconfigured.
+    Raises: Misconfigured: `migrated` is True, but migrations are pending.
     """
     await pools.connect(url)
     try:

@@ -27,7 +27,7 @@ def message_for(error: Exception) -> str | None:
         case _ if sqlstate(error) == INSUFFICIENT_PRIVILEGE:
             return (
                 f"The database role lacks a privilege: {error}. `python -m app migrate` with MIGRATION_DATABASE_URL "
-                "set grants the application's privileges. What the application may never do, run as the owner."
+                "set grants the privileges that the application needs. For anything else, use the owner's URL."
             )
         case _:
             return _io_error(error)
@@ -66,7 +66,7 @@ _RULES: Final[Mapping[str, str]] = {
     "string_too_long": "must have at most {max_length} characters",
     "string_pattern_mismatch": "must match the pattern {pattern}",
 }
-"""What pydantic's kinds of errors mean for a setting."""
+"""The texts for pydantic's types of errors."""
 
 
 def _settings_error(problem: dict[str, Any]) -> str:

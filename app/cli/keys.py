@@ -45,7 +45,7 @@ async def list_keys() -> None:
 
 
 async def revoke(key_id: str) -> None:
-    """Revoke a key. No later than 5 seconds after that, servers refuse it and close its connections."""
+    """Revoke a key. Within 5 seconds, servers refuse it and close the connections that use it."""
     with database_url() as url:
         async with open_database(url):
             is_revoked = await service_keys.revoke_key(_key_id(key_id), audit=command_line_action("revokeKey"))
@@ -57,7 +57,7 @@ async def revoke(key_id: str) -> None:
 
 
 def _key_id(text: str) -> str:
-    """Return the id in a whole key, or else the text itself."""
+    """Return the id of a key. `text` is the whole key or its id."""
     match = KEY_PATTERN.fullmatch(text)
     return match[1] if match is not None else text
 

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 STOP_SECONDS: Final = 8.0
-"""The time after a stop signal in which a process ends in any case. Then it exits."""
+"""The longest time from a stop signal to the end of a process. Then the process exits, even if it has not finished."""
 REQUEST_STOP_SECONDS: Final = 4
 """The time that requests may take to end after a stop signal. Then they are cancelled."""
 PORT_RETRY_SECONDS: Final = 2
@@ -100,10 +100,10 @@ def application() -> "Starlette":
 class _Supervisor(Multiprocess):
     """uvicorn's supervisor, with two changes.
 
-    - A worker that replaces another one and cannot start, for example because the database is away, is started again.
-      uvicorn would stop the whole server, also the workers that serve.
-    - The listener is closed when the server stops. Otherwise the system accepts connections until the last worker has
-      ended, and nobody answers them.
+    - If a replaced worker cannot start, for example because the database is unreachable, it is started again. uvicorn
+      would stop the whole server, with all workers.
+    - The listener is closed when the server stops. Otherwise the kernel would accept connections until the last worker
+      has ended, although no worker serves them.
     """
 
     def init_processes(self) -> None:
@@ -118,7 +118,7 @@ class _Supervisor(Multiprocess):
         failed = [process for process in self.processes if process.exitcode == STARTUP_FAILURE]
         if any(process in self._first_processes for process in failed):
             return  # the server has never run with these settings
-        log.warning("the server goes on, and the worker is started again")
+        log.warning("a worker could not start and is started again; the other workers continue")
         for process in failed:
             self.processes[self.processes.index(process)] = again = Process(self.config, self.sockets)
             again.start()
@@ -134,8 +134,8 @@ def _serve(listener: socket.socket, tokens: dict[token.Kind, str]) -> int:
     """Serve on the listener. Return the exit status.
 
     uvicorn's signal handlers are installed before the address is printed, because a program that reads the address may
-    send a signal immediately. `_exit_while_starting` would then raise inside uvicorn's start, or inside a callback,
-    where the exception is lost.
+    send a signal immediately. Otherwise `_exit_while_starting` would handle this signal: it would raise inside
+    uvicorn's start, or inside a callback, where the exception is lost.
     """
     log_setup.configure_logging(log_format(get_settings()))
     config = uvicorn.Config(
@@ -172,7 +172,7 @@ def _serve(listener: socket.socket, tokens: dict[token.Kind, str]) -> int:
 
 @contextlib.contextmanager
 def _database() -> Iterator[None]:
-    """Start the embedded PostgreSQL if DATABASE_URL is not set, and set it for this process and its workers."""
+    """If DATABASE_URL is not set, start the embedded PostgreSQL and set its URL for this process and its workers."""
     if get_settings().database_url:
         yield
         return
@@ -192,9 +192,10 @@ def _check_settings() -> None:
 
 
 async def _prepare_database() -> dict[token.Kind, str]:
-    """In development, migrate, and return the tokens to print. In production, print excess privileges of the role.
+    """In development, migrate, and return the tokens to print. In production, report privileges that are too wide.
 
-    In production a release step migrates, an operator publishes prices, and the identity provider issues tokens.
+    In production the server does not migrate, because this is a step of each release. It prints no tokens, because the
+    identity provider issues them.
     """
     settings = get_settings()
     url = reveal(settings.database_url)

@@ -20,7 +20,7 @@ PATH = click.Path(path_type=Path)
 def keys() -> None:
     """Create, list and revoke service keys.
 
-    To replace a key without an outage: create a second one with the same name, deploy it, revoke the first.
+    To replace a key without an outage: create a second key with the same name, deploy it, then revoke the first key.
     """
 
 
@@ -32,7 +32,7 @@ def keys() -> None:
     multiple=True,
     required=True,
     type=click.Choice(["charge", "read", "admin"]),
-    help="charge: run and charge tasks, and read; read: read any account; admin: all that operators may. Repeatable.",
+    help="charge: run and charge tasks, and read; read: read any account; admin: the rights of operators. Repeatable.",
 )
 @click.option("--expires-at", type=INSTANT, help="2026-01-31T00:00:00Z. Default: never.")
 def keys_create(name: str, scopes: tuple[str, ...], expires_at: datetime | None) -> None:
@@ -114,7 +114,7 @@ def documents() -> None:
 @click.argument("path", type=PATH, required=False)
 @click.pass_context
 def documents_check(ctx: click.Context, path: Path | None) -> None:
-    """Check whether the server can start with them, and print every problem; exit with 1 if there is one.
+    """Check whether the server can start with the documents. Print every problem; exit with 1 if there is one.
 
     Default: KNOWN_DOCUMENTS.
     """
@@ -138,7 +138,7 @@ def documents_manifest(ctx: click.Context, paths: tuple[Path, ...]) -> None:
 
 @click.group()
 def provider_events() -> None:
-    """Handle events of the payment provider that had no effect, and disputes that it does not decide."""
+    """Handle provider events that had no effect, and disputes that the provider does not decide."""
 
 
 @provider_events.command("list")
@@ -181,7 +181,7 @@ def provider_events_disputes() -> None:
 @click.argument("decision", type=click.Choice(["won", "lost"]))
 @click.option("--reason", required=True, help="The reason, for the audit log.")
 def provider_events_decide(dispute: str, decision: Any, reason: str) -> None:
-    """Decide DISPUTE by hand: won unfreezes its credits, lost takes them back.
+    """Decide DISPUTE: won unfreezes its credits, lost takes them back.
 
     A later decision of the provider replaces it.
     """
@@ -221,7 +221,7 @@ def webhooks_list() -> None:
 @webhooks.command("rotate")
 @click.argument("id")
 def webhooks_rotate(id: str) -> None:
-    """Replace the secret of the endpoint ID and print the new one. The old one signs as well for 24 hours."""
+    """Replace the secret of the endpoint ID and print the new one. Both sign for 24 hours."""
     from app.cli import webhooks
 
     asyncio.run(webhooks.rotate(id))

@@ -23,7 +23,8 @@ async def run(kind: Kind, name: str) -> None:
 async def create_token(kind: Kind, name: str) -> str:
     """Return a development token.
 
-    For a service it is a service key, always the same for a name. It is stored in the database, which must be open.
+    For a service, the token is a service key that depends only on the name. It is stored in the database, which must be
+    open.
     """
     match kind:
         case "user":

@@ -1,9 +1,9 @@
 """`python -m app verify [OWNER] [--heads FILE]` and `python -m app ledger-keys`
 
-The HMAC chain proves that nobody without the key has changed an entry or removed one from the middle. It does not prove
-that the newest entries were not removed. Therefore the newest entry of every account, its *head*, can be saved to a
-file that is stored elsewhere. The next verification checks that all saved heads are still in the ledger, and then saves
-the new ones.
+The HMAC chain proves that nobody without the key has changed an entry, or removed an entry that others follow. It does
+not prove that the newest entries still exist. Therefore the newest entry of each account, its *head*, can be saved to a
+file, which is stored elsewhere. The next verification checks that all saved heads are still in the ledger, and then
+saves the new heads.
 """
 
 import asyncio
@@ -41,7 +41,7 @@ _RECORD: Final = """
     INSERT INTO verification (finished_at, is_intact, accounts, entries, violations)
     VALUES (clock_timestamp(), $1, $2, $3, $4) RETURNING 1
 """
-"""The metrics report the newest verification of the whole ledger."""
+"""Stores the result of a verification of all accounts. The metrics report the newest one."""
 
 
 def run(owner_id: str | None, heads_file: Path | None) -> int:

@@ -90,7 +90,7 @@ async def redeliver(delivery_id: int) -> None:
     """Send a delivery again."""
     async with _connected():
         await deliveries.redeliver(delivery_id, audit=command_line_action("redeliverWebhook"))
-    click.echo(f"Delivery {delivery_id} is sent again by the next server that looks, within seconds.")
+    click.echo(f"Delivery {delivery_id} will be sent again within seconds, if a server is running.")
 
 
 def _print_secret(endpoint: WebhookEndpoint, secret: str) -> None:

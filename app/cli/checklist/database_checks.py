@@ -38,7 +38,7 @@ _DURABILITY: Final = """
     FROM unnest(ARRAY['fsync', 'synchronous_commit', 'full_page_writes']) AS name
 """
 
-# The lowest limit for this role. The setting `reserved_connections` exists since PostgreSQL 16.
+# The lowest limit that applies to this role. The setting `reserved_connections` exists since PostgreSQL 16.
 _AVAILABLE_CONNECTIONS: Final = """
     SELECT least(
         current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
@@ -94,7 +94,7 @@ async def encryption(_: Installation) -> str:
 
 
 def check_encryption(*, is_local: bool, is_encrypted: bool) -> str:
-    """`is_local` means by a Unix socket or the loopback interface. Raises: CheckFailed."""
+    """`is_local`: the connection uses a Unix socket or the loopback interface. Raises: CheckFailed."""
     if is_local:
         return "not needed: the database is on this machine"
     if not is_encrypted:
@@ -139,7 +139,11 @@ async def clock(_: Installation) -> str:
 
 
 def check_clock_difference(before: float, database: float, after: float) -> str:
-    """`database` was read between `before` and `after`: only a difference beyond them counts. Raises: CheckFailed."""
+    """Check the difference of two clocks. Raises: CheckFailed: it is too large.
+
+    The clock of the database showed `database` at a time between `before` and `after` by the clock of the server. So
+    the difference is 0 if `database` lies between the two.
+    """
     difference = max(before - database, database - after, 0.0)
     if difference > MAXIMUM_CLOCK_DIFFERENCE_SECONDS:
         raise CheckFailed(f"The clocks of server and database differ by {difference:.1f} s: synchronise both with NTP.")

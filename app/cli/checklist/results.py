@@ -22,8 +22,8 @@ class CheckStatus(StrEnum):
 class CheckResult:
     """The result of a check.
 
-    If the check passed, `messages` has one message: what was found. If it failed, there is one for each problem: what
-    is wrong, and what to do. If it was skipped, there is one: why.
+    `messages` says what a passed check found, or why a check was skipped. For a failed check it has one message for
+    each problem, which says what is wrong and what to do.
     """
 
     status: CheckStatus
@@ -32,14 +32,14 @@ class CheckResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Installation:
-    """The installation that is checked. If `production` is set, `settings` were read with ENVIRONMENT=production."""
+    """The installation that is checked. If `production` is True, `settings` were read with ENVIRONMENT=production."""
 
     settings: Settings
     production: bool
     environment: str = "production"
     """The value of ENVIRONMENT that the operator configured. `production` does not change it."""
     settings_errors: tuple[str, ...] = ()
-    """A message for each setting that cannot be parsed; `settings` has its default instead."""
+    """A message for each setting that cannot be parsed. `settings` contains the default of such a setting."""
     database_url: str | None = None
     database_error: str = "DATABASE_URL is not set: production needs a PostgreSQL 15 or newer."
     """Why `database_url` is None."""

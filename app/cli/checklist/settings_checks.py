@@ -1,7 +1,7 @@
 """Checks of the settings: secrets, tokens, hosts and origins, payments, documents, logs and rate limits.
 
-Some of these problems also prevent the server from starting. Such a check calls the same code as the server does at
-start (`app.server`, `app.state`, the authenticator, the payment provider), and reports its error message.
+Some of these problems also prevent the server from starting. To find them, a check calls the code that the server calls
+at start (`app.server`, `app.state`, the authenticator, the payment provider), and reports its error messages.
 """
 
 from collections.abc import Callable
@@ -23,7 +23,7 @@ from app.topups.configured_provider import open_provider
 from app.wording import counted, quote_value
 
 MAXIMUM_MESSAGES: Final = 10
-"""The most problems of persisted documents that are listed."""
+"""The maximum number of problems of persisted documents that are listed."""
 
 
 def startup_problems(settings: Settings) -> list[str]:
@@ -108,7 +108,7 @@ async def origins(installation: Installation) -> str:
 
 
 async def proxy(installation: Installation) -> str:
-    """The server sees each client's own address behind a proxy, and a client cannot forge it."""
+    """Behind a proxy, the server knows the address of each client, and a client cannot forge its address."""
     settings = installation.settings
     if settings.forwarded_allow_ips is None:
         if not production_checks.is_loopback(settings.host):
@@ -145,7 +145,7 @@ async def public_url(installation: Installation) -> str:
     url = urlsplit(settings.public_url)
     if url.scheme != "https" or not url.hostname or url.username or url.query or url.fragment:
         raise CheckFailed("PUBLIC_URL is not https://YOUR-HOST, with nothing more than a path: write it so.")
-    is_valid = not _misconfiguration(lambda: exposure.production_hosts(settings))  # else the check "hosts" fails
+    is_valid = not _misconfiguration(lambda: exposure.production_hosts(settings))  # otherwise the check "hosts" fails
     if is_valid and url.hostname not in exposure.production_hosts(settings):
         raise CheckFailed("PUBLIC_URL names a host that is not in ALLOWED_HOSTS: add it, or users are refused.")
     return f"https://{url.hostname}"
