@@ -2,7 +2,7 @@
 # the program, for example: make simulate ARGS=--help
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test browser clients soak hostile faults simulate bench audit-dependencies lock schema docs migrations format clean
+.PHONY: help serve test browser clients soak hostile faults simulate bench audit-dependencies lock schema docs messages migrations format clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -60,6 +60,9 @@ docs: $(INSTALLED) ## regenerate the pages configuration, api-reference and webh
 	@$(BIN)/python -m app reference settings > $(VENV)/page.md && mv $(VENV)/page.md docs/configuration.md
 	@$(BIN)/python -m app reference api > $(VENV)/page.md && mv $(VENV)/page.md docs/api-reference.md
 	@$(BIN)/python -m app reference events > $(VENV)/page.md && mv $(VENV)/page.md docs/webhook-events.md
+
+messages: $(INSTALLED) ## write tests/messages.txt: every message that a caller can receive
+	@REWRITE_MESSAGES=1 $(BIN)/python -m pytest -q -n 0 tests/test_messages.py
 
 migrations: $(INSTALLED) ## write the migrations that the models require
 	@$(BIN)/tortoise makemigrations $(ARGS)

@@ -142,7 +142,7 @@ class TaskStopped(BillingError):
 
     @property
     def message(self) -> str:
-        remedy = "resumeTask with addBudget" if self.stop_reason.startswith("BUDGET") else "resumeTask"
+        remedy = "resumeTask and its addBudget" if self.stop_reason.startswith("BUDGET") else "resumeTask"
         return (
             f"Task {quote_value(self.task_id)} is stopped ({self.stop_reason}) and accepts no paid block run: resume "
             f"it with {remedy}, then charge again."
@@ -248,7 +248,7 @@ class BlockRunNotFound(BillingError):
     task_id: str = described("The platform's id of the task.")
     block_run_id: str = described("The platform's id of the block run.")
 
-    template = "Task {error.task_id!q} has no block run {error.block_run_id!q}."
+    template = "Task {error.task_id!q} has no block run {error.block_run_id!q}: check both ids."
 
 
 class ReversalExceedsCharge(BillingError):
@@ -270,7 +270,7 @@ class GrantNotFound(BillingError):
 
     grant_id: str = described("The grant id of the request.")
 
-    template = "Grant {error.grant_id!q} does not exist."
+    template = "Grant {error.grant_id!q} does not exist: `account.grants` lists the grants."
 
 
 class WebhookEndpointNotFound(BillingError):

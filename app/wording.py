@@ -29,6 +29,11 @@ def quote_value(value: object) -> str:
     return shorten(text)
 
 
+def reason_of(failure: Exception) -> str:
+    """Return the text of a failed connection without what Python adds: `[Errno 111]` and the address as a tuple."""
+    return re.sub(r"\[Errno -?\d+\] | \('[^)]*\)", "", str(failure))
+
+
 def shorten_words(text: str) -> str:
     """Return a text of other software, without characters that cannot be seen and with long words cut.
 

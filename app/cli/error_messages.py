@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from app.db.embedded_postgres import EmbeddedPostgresError
 from app.db.failures import is_connection_failure, is_database_failure, is_file_error, sqlstate
 from app.errors import BillingError, Misconfigured, RequestError
-from app.wording import quote_value
+from app.wording import quote_value, reason_of
 
 SECRET_WORDS: Final = ("KEY", "SECRET", "URL")
 """The values of settings with such a word in their name are not printed."""
@@ -38,9 +38,9 @@ def _io_error(error: Exception) -> str | None:
         file = "A file" if error.filename is None else f"The file {error.filename}"
         return f"{file} cannot be read or written ({error.strerror}): check its path, permissions and the free space."
     if is_connection_failure(error):
-        return f"The database cannot be reached ({error}): start it, check DATABASE_URL, or unset it."
+        return f"The database cannot be reached ({reason_of(error)}): start it, check DATABASE_URL, or unset it."
     if is_database_failure(error):
-        return f"The database stopped the command ({error}): run it again."
+        return f"The database stopped the command ({reason_of(error)}): run it again."
     return None
 
 

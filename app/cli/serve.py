@@ -200,7 +200,7 @@ async def _prepare_database() -> dict[token.Kind, str]:
     settings = get_settings()
     url = reveal(settings.database_url)
     if url is None:
-        raise Misconfigured("DATABASE_URL is not set.")
+        raise Misconfigured("DATABASE_URL is not set: set it to the URL of a PostgreSQL database.")
     if settings.environment == "development":
         await migrate(reveal(settings.migration_database_url) or url, url)
     async with open_database(url):

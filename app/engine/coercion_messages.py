@@ -30,8 +30,8 @@ def use_plain_coercion_messages() -> None:
 
 
 def quote_literal(node: Node) -> str:
-    """Return a value of a document as it is written there. A long value is cut."""
-    return shorten(print_ast(node))
+    """Return a value of a document as it is written there. A long value is cut, and is on one line."""
+    return shorten(" ".join(print_ast(node).split()))
 
 
 def plain_message(message: str) -> str:

@@ -17,6 +17,7 @@ from standardwebhooks import Webhook
 
 from app.outgoing_webhooks import addresses
 from app.outgoing_webhooks.addresses import AddressRefused
+from app.wording import reason_of
 
 REQUEST_SECONDS: Final = 15.0
 """The time limit of an attempt, including the DNS query."""
@@ -80,7 +81,9 @@ class Sender:
         except (TimeoutError, httpx.TimeoutException):
             return Attempt(status=None, error=f"No response within {REQUEST_SECONDS:g} s.")
         except (httpx.HTTPError, httpx.InvalidURL, OSError, UnicodeError) as error:
-            return Attempt(status=None, error=f"The request failed: {str(error) or 'the connection was closed'}"[:500])
+            return Attempt(
+                status=None, error=f"The request failed: {reason_of(error) or 'the connection was closed'}"[:500]
+            )
 
     async def _post(self, url: str, target: addresses.Target, payload: str, headers: dict[str, str]) -> Attempt:
         parts = urlsplit(url)

@@ -117,7 +117,9 @@ async def call_with_customer(
     try:
         return await call(new_ref)
     except CustomerMissing as error:
-        raise Unavailable("The payment provider does not find the customer that it has just created.") from error
+        raise Unavailable(
+            "The payment provider does not find the customer that it has just created: try again shortly."
+        ) from error
 
 
 async def forget_card(account_id: int, provider: str, card_ref: str) -> None:

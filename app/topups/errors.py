@@ -9,7 +9,7 @@ class TopUpNotFound(BillingError):
 
     top_up_id: str = described("The top-up id of the request.")
 
-    template = "Top-up {error.top_up_id!q} does not exist."
+    template = "Top-up {error.top_up_id!q} does not exist: `account.topUps` lists the top-ups."
 
 
 class TopUpNotPaid(BillingError):

@@ -369,7 +369,7 @@ async def test_a_url_has_one_enabled_endpoint(db: str, box: SecretBox) -> None:
             return str(error)
 
     created, refused = sorted(await asyncio.gather(attempt(), attempt()), key=len)
-    assert refused == f"url already belongs to the endpoint {created}"
+    assert refused == f"url already belongs to the endpoint {created}."
     await endpoints.disable_endpoint(created, "replaced")
     await create("https://hooks.example.com/", box)
     with pytest.raises(InvalidInput, match="belongs to another one now"):

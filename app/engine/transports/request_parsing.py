@@ -87,17 +87,20 @@ def parse_query_string(query_string: bytes, limit: int) -> GraphQLRequest:
     """
     if len(query_string) > limit:
         raise BodyTooLarge
+    if query_string.count(b"&") >= MAX_URL_FIELDS:
+        raise MalformedRequest(f"The URL may have at most {MAX_URL_FIELDS} parameters.")
     try:
-        pairs = parse_qsl(
-            query_string.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=MAX_URL_FIELDS
-        )
-        parameters: dict[str, object] = dict(pairs)
-        for name in ("variables", "extensions"):
-            parameters[name] = exact_json.loads(text) if (text := str(parameters.get(name, ""))) else None
-    except ValueError as error:
-        raise MalformedRequest(f"The URL does not contain a GraphQL request: {error}.") from None
-    if len({name for name, _ in pairs}) < len(pairs):
+        pairs = parse_qsl(query_string.decode("ascii"), keep_blank_values=True, errors="strict")
+    except ValueError:
+        raise MalformedRequest("The parameters of the URL are not percent-encoded UTF-8.") from None
+    parameters: dict[str, object] = dict(pairs)
+    if len(parameters) < len(pairs):
         raise MalformedRequest("Send each parameter of the URL once.")
+    for name in ("variables", "extensions"):
+        try:
+            parameters[name] = exact_json.loads(text) if (text := str(parameters.get(name, ""))) else None
+        except ValueError as error:
+            raise MalformedRequest(f"The parameter {name} of the URL is not JSON: {error}.") from None
     return parse_request(parameters)
 
 

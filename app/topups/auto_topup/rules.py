@@ -244,7 +244,7 @@ def _find_amount_problems(config: AutoTopUpConfig, terms: TopUpTerms) -> list[Pr
     if config.threshold is None or not 1 <= config.threshold <= MAX_CREDITS:
         found.append(Problem("threshold", f"must lie between 1 and {MAX_CREDITS:,}"))
     if (config.amount is None) == (config.target is None):
-        found.append(Problem("amount", "must be given, or target, and not both"))
+        found.append(Problem("amount", "or target must be given, not both"))
     elif config.amount is not None:
         found += [Problem("amount", problem.message) for problem in terms.find_problems(config.amount, None)]
     elif config.target is not None and not (config.threshold or 0) <= config.target <= MAX_CREDITS:

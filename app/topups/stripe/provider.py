@@ -116,7 +116,7 @@ class Stripe:
                 self._session(checkout), {"idempotency_key": key[:MAX_KEY_LENGTH]}
             )
         if made.url is None:
-            raise Unavailable("Stripe has opened a checkout without a page.")
+            raise Unavailable("Stripe has opened a checkout without a page: try again shortly.")
         return CheckoutPage(provider_ref=made.id, payment_url=made.url)
 
     async def verify_event(self, raw_body: bytes, headers: Mapping[str, str]) -> ProviderEvent | None:

@@ -160,7 +160,8 @@ async def test_every_error_of_a_refund_has_its_fields(api: Api) -> None:
 async def test_a_malformed_top_up_id_is_not_found(api: Api) -> None:
     for name in ("nonsense", "", "VG9wVXA"):
         assert await refund(api, name) == {
-            "__typename": "TopUpNotFoundError", "message": f'Top-up "{name}" does not exist.', "topUpId": name,
+            "__typename": "TopUpNotFoundError", "topUpId": name,
+            "message": f'Top-up "{name}" does not exist: `account.topUps` lists the top-ups.',
         }  # fmt: skip
 
 
