@@ -16,7 +16,7 @@ import orjson
 
 INTEGERS_64_BIT: Final = range(-(2**63), 2**64)
 MAX_INTEGER_LENGTH: Final = 20
-"""The length of a 64-bit integer with its sign. Python converts longer texts in quadratic time."""
+"""The maximum length of a 64-bit integer with its sign. Python converts longer texts in quadratic time."""
 MAX_NUMBER_LENGTH: Final = 100
 
 # Finds numbers with 16 digits or more, or with an exponent of three digits or more. Other numbers are exact, so the
@@ -87,7 +87,7 @@ def parse_fraction(text: str) -> float | InexactNumber:
 
 
 def is_exact(text: str) -> bool:
-    """Return whether a double is written like this: as short as possible, or with 17 significant digits.
+    """Return whether `text` is how a double is written: as short as possible, or with 17 significant digits.
 
     So 0.1 and 0.10000000000000001 are exact, 9007199254740993.0 and 1e400 are not.
     """

@@ -60,9 +60,9 @@ log = logging.getLogger(__name__)
 def create_app(settings: Settings | None = None, *, has_protocol_limits: bool = False) -> Starlette:
     """Create the application.
 
-    `has_protocol_limits` means that the server uses the protocol classes of `app.server`, as `serve` does. Otherwise
-    the application itself limits the time of request bodies. In production it also logs a warning that names the
-    limits that are missing.
+    `has_protocol_limits` means that the server uses the protocol classes of `app.server`, as `serve` does. Without
+    them, the application limits the time of request bodies itself, and in production it logs a warning about the limits
+    that are missing.
 
     Raises: Misconfigured.
     """

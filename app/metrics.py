@@ -1,8 +1,8 @@
 """Metrics of this process, in the format of Prometheus. `app.server.metrics_endpoint` serves them.
 
-All metrics are declared here. Other modules change them by the functions below, each of which costs about a
-microsecond. With several workers, prometheus-client keeps the values in files of a directory
-(`PROMETHEUS_MULTIPROC_DIR`, which `serve` sets), and any worker can report the sums.
+All metrics are declared here. Other modules record values in them, which takes about a microsecond. With several
+workers, prometheus-client keeps the values in files of a directory (`PROMETHEUS_MULTIPROC_DIR`, which `serve` sets),
+and any worker can report the sums.
 
 Labels have few values: an operation is the first field of a document, never a name that the client has chosen.
 """

@@ -1,9 +1,9 @@
 """GraphQL over HTTP: POST /graphql. In development also queries by GET, and GraphiQL.
 
-Status codes follow the GraphQL over HTTP specification. A client that accepts application/graphql-response+json
-receives 400 if the operation did not run. A client that accepts only application/json receives 200 in this case. Both
-receive 429 if a rate limit was exceeded. A client that prefers text/event-stream to JSON receives an event stream for
-every operation (`sse`). A client that accepts both without this preference receives it only for a subscription.
+Status codes follow the GraphQL over HTTP specification. If the operation did not run, for example because the document
+is not valid, the status is 400 for application/graphql-response+json and 200 for application/json. If a rate limit was
+exceeded, the status is 429. A client that prefers text/event-stream to JSON receives an event stream for every
+operation (`sse`). A client that accepts both without this preference receives it only for a subscription.
 """
 
 import asyncio

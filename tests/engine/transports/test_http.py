@@ -37,7 +37,7 @@ async def test_a_query_is_answered() -> None:
     assert reply.headers["content-length"] == str(len(reply.body))
 
 
-async def test_a_request_that_is_cancelled_because_the_server_stops_is_told_to_retry(
+async def test_a_request_that_is_cancelled_because_the_server_stops_can_be_sent_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     stopping = Stopping()
