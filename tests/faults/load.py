@@ -160,9 +160,9 @@ class Load:
         marks = [since, *(at for at in times if since < at < until), until]
         return max(later - earlier for earlier, later in itertools.pairwise(marks))
 
-    def codes(self, since: float = 0.0) -> Counter[str]:
+    def codes(self) -> Counter[str]:
         """How many answers were errors, by code."""
-        return Counter(answer.code for answer in self.answers if answer.at > since and answer.code is not None)
+        return Counter(answer.code for answer in self.answers if answer.code is not None)
 
     @asynccontextmanager
     async def client(self, owner: str) -> AsyncIterator["Client"]:

@@ -12,7 +12,7 @@ from tests.faults.installation import Installation
 from tests.faults.load import Load
 from tests.faults.outcome import Outcome, examine
 
-FAULT_SECONDS: Final = float(os.environ.get("FAULT_SECONDS", "8"))
+FAULT_SECONDS: Final = float(os.environ.get("FAULT_SECONDS", "6"))
 """How long connections are dead, PostgreSQL is suspended or an account is locked."""
 CRASH_CYCLES: Final = int(os.environ.get("FAULT_CYCLES", "6"))
 LOST_REPLIES: Final = int(os.environ.get("FAULT_REPLIES", "100"))

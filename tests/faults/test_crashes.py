@@ -80,7 +80,7 @@ async def test_no_acknowledged_charge_is_lost_or_doubled_by_a_crash(installation
 @pytest.mark.parametrize(
     "cause",
     [
-        pytest.param(causes.no_fault, id="served"),
+        pytest.param(causes.no_fault, id="served", marks=pytest.mark.soak),
         pytest.param(causes.lost_connections, id="all connections are dead"),
         pytest.param(causes.frozen_database, id="PostgreSQL is suspended", marks=pytest.mark.soak),
         pytest.param(causes.slow_network, id="a round trip takes 500 ms", marks=pytest.mark.soak),
