@@ -17,13 +17,13 @@ from examples.simulation.reconciliation import credit_totals
 from examples.simulation.runner import SimulationResult, run_simulation
 
 NAME = "simulation"
-"""Of the service and of the operator whose tokens are used."""
+"""The name of the service and of the operator whose tokens are used."""
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.option("--url", help="The server. Default: http://HOST:PORT.")
 @click.option("--seed", type=int, default=1, show_default=True, help="Same seed and rate card: same workload.")
-@click.option("--tasks", type=click.IntRange(1, 100_000), default=1_200, show_default=True, help="How many.")
+@click.option("--tasks", type=click.IntRange(1, 100_000), default=1_200, show_default=True, help="Number of tasks.")
 @click.option("--concurrency", type=click.IntRange(1, 64), default=12, show_default=True, help="Tasks at a time.")
 @click.option("--verbose", is_flag=True, help="Print every event.")
 def command(*, url: str | None, seed: int, tasks: int, concurrency: int, verbose: bool) -> None:
@@ -40,7 +40,7 @@ def command(*, url: str | None, seed: int, tasks: int, concurrency: int, verbose
 
 
 def run(url: str | None, *, seed: int, tasks: int, concurrency: int, verbose: bool) -> bool:
-    """Whether everything agrees."""
+    """Run the simulation and print the results. Return whether API, responses and ledger agree."""
     console = output.standard_output()
     try:
         with ProgressOutput(console, verbose=verbose) as progress:
@@ -65,7 +65,7 @@ async def _create_tokens() -> Tokens:
 
 
 def _default_url() -> str:
-    """Where `serve` listens with these settings. Raises: Misconfigured: it chooses a port by itself."""
+    """Return the URL on which `serve` listens with these settings. Raises: Misconfigured: PORT is 0."""
     settings = get_settings()
     if settings.port == 0:
         raise Misconfigured("PORT is 0, so the server has chosen a port: set --url http://127.0.0.1:PORT.")

@@ -1,4 +1,4 @@
-"""What the API says at the end, read with an operator's token: tasks, agents and accounts."""
+"""Reads the actual state at the end: tasks, agents and accounts, through the API with an operator's token."""
 
 import asyncio
 from collections import Counter
@@ -20,7 +20,7 @@ class AgentFigures(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActualAccount:
-    """`entry_sums`: the sum of the entries of each kind, signed. `remaining_in_grants`: over all grants."""
+    """An account. `entry_sums`: the signed sum of the entries of each kind. `remaining_in_grants`: of all grants."""
 
     posted: int
     available: int
@@ -43,7 +43,7 @@ class ActualState:
 async def read_actual_state(
     client: Client, token: str, owner_ids: Iterable[str], agents: Iterable[OwnerAgent]
 ) -> ActualState:
-    """Everything, page by page. Nothing may change meanwhile."""
+    """Read all pages of the accounts and agents. The accounts must not change meanwhile."""
     state, readers = ActualState(), asyncio.Semaphore(READERS)
 
     async def read_account(owner_id: str) -> None:

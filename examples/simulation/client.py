@@ -1,4 +1,4 @@
-"""A GraphQL client over HTTP that retries, as an executor needs it."""
+"""A GraphQL client over HTTP that repeats failed requests, as an executor should."""
 
 import asyncio
 import time
@@ -21,7 +21,7 @@ MAX_ATTEMPTS: Final = 5
 FIRST_PAUSE_SECONDS: Final = 0.2
 TIMEOUT_SECONDS: Final = 30.0
 KEEP_ALIVE_SECONDS: Final = 2.0
-"""Shorter than the server's, so that no request is sent on a connection that the server is closing."""
+"""Shorter than the time of the server, so that no request is sent on a connection that the server is closing."""
 
 
 class UnexpectedResponse(Exception):
@@ -30,7 +30,7 @@ class UnexpectedResponse(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """`user`: returns the token of an owner, by the owner's id."""
+    """The tokens of the callers. `user` returns the token of an owner by the owner's id."""
 
     service: str
     operator: str
@@ -41,7 +41,7 @@ class Client:
     def __init__(self, url: str, *, connections: int) -> None:
         self.url = url.rstrip("/")
         self.latencies: dict[str, list[float]] = defaultdict(list)
-        """Seconds, by operation, without requests that were repeated or dropped."""
+        """The duration in seconds of each successful request, by operation."""
         self.events: Counter[str] = Counter()
         limits = httpx.Limits(
             max_connections=connections, max_keepalive_connections=connections, keepalive_expiry=KEEP_ALIVE_SECONDS
@@ -68,18 +68,18 @@ class Client:
             raise Unavailable(f"The server at {self.url} is not ready: {response.text[:200]}")
 
     async def execute(self, token: str, operation: Operation, **variables: Any) -> Any:
-        """The value of the operation's root field.
+        """Send the operation, and return the value of its root field.
 
         Raises: Unavailable: the server stopped responding; RequestError: it refuses the token; UnexpectedResponse.
         """
         return await self._with_retries(lambda: self._execute_once(token, operation, variables))
 
     async def request_page(self, method: str, url: str, form: dict[str, str] | None = None) -> httpx.Response:
-        """An HTML page, as a browser requests it. Raises: Unavailable: the server stopped responding."""
+        """Request an HTML page as a browser does. Raises: Unavailable: the server stopped responding."""
         return await self._with_retries(lambda: self.http.request(method, url, data=form))
 
     async def _with_retries(self, send: Callable[[], Awaitable[T]]) -> T:
-        """Every request of the simulation is idempotent, so each may be repeated."""
+        """Repeat a failed request. This is safe, because every request of the simulation is idempotent."""
         attempts = 0
         while True:
             try:
@@ -111,14 +111,14 @@ class Client:
     ) -> None:
         """Send a request and close the connection before the response, or when it arrives, without reading it.
 
-        Uses a connection of its own: httpx may never free the place of a cancelled request in its pool.
+        Uses a new connection outside httpx, whose pool may never release the connection of a cancelled request.
         """
         request = self._request(token, operation, variables)
         lines = [f"POST {request.url.raw_path.decode()} HTTP/1.1"]
         lines += [f"{name}: {value}" for name, value in request.headers.items()]
         is_https = request.url.scheme == "https"
         port = request.url.port or (443 if is_https else 80)
-        with suppress(OSError):  # a timeout is an OSError too; the request that follows reports a broken server
+        with suppress(OSError):  # also timeouts; if the server is broken, the next request reports it
             async with asyncio.timeout(TIMEOUT_SECONDS):
                 reader, writer = await asyncio.open_connection(request.url.host, port, ssl=is_https or None)
                 writer.write("\r\n".join([*lines, "", ""]).encode() + request.content)
@@ -143,7 +143,7 @@ class Client:
 
 
 class _Retry(Exception):
-    """The server asks for the request to be repeated."""
+    """The response says that the request may be repeated."""
 
 
 def _raise(operation: Operation, error: dict[str, Any]) -> None:
@@ -159,7 +159,7 @@ def _raise(operation: Operation, error: dict[str, Any]) -> None:
 
 
 def expect_success(response: Any, description: str) -> Any:
-    """The result of a mutation. Raises: UnexpectedResponse: it was refused."""
+    """Return the result of a mutation. Raises: UnexpectedResponse: the mutation was refused."""
     if response["__typename"].endswith("Success"):
         return response
     raise UnexpectedResponse(f"{description} was refused: {response['__typename']}: {response.get('message')}")

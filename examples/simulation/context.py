@@ -1,4 +1,4 @@
-"""What all parts of a running simulation share: ids, the client, the expected state, and each owner's top-ups."""
+"""The state that all parts of a running simulation share: ids, the client, the expected state, and the owners."""
 
 import asyncio
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from examples.simulation.workload import OwnerProfile, Task, Workload
 
 @dataclass(slots=True)
 class Owner:
-    """`top_up_count`: completed top-ups; of many tasks that find the account empty, one tops it up."""
+    """An owner. `top_up_count` counts completed top-ups. It ensures that concurrent tasks do not top up repeatedly."""
 
     id: str
     profile: OwnerProfile
@@ -23,7 +23,10 @@ class Owner:
 
 @dataclass(slots=True, kw_only=True)
 class Context:
-    """`log` receives every event as a text, `task_done` is called for each task that has ended or will not start."""
+    """The shared state.
+
+    `log` is called with a text for every event. `task_done` is called for each task that has ended or will not start.
+    """
 
     run_id: str
     workload: Workload
@@ -34,9 +37,9 @@ class Context:
     task_done: Callable[[], None]
     expected: ExpectedState = field(default_factory=ExpectedState)
     price_mismatches: list[str] = field(default_factory=list)
-    """Amounts that differ from the rate card read at the start: errors, unless a new rate card has come into force."""
+    """Amounts that differ from the rate card read at the start. They are errors if that card is still in force."""
     last_expiry_at: datetime | None = None
-    """When the last promotional grant expires, by the server's clock. Afterwards nothing changes by time alone."""
+    """When the last promotional grant expires, by the server's clock. After that, accounts change only by requests."""
 
     def task_id(self, task: Task) -> str:
         return f"{self.run_id}-task-{task.number}"

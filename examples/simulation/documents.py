@@ -1,4 +1,4 @@
-"""The GraphQL documents of the simulation. Each has one root field, whose name is that of the `Operation`."""
+"""The GraphQL documents of the simulation. Each has one root field (`Operation.name`)."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -11,7 +11,7 @@ class Operation:
 
 
 def _mutation(name: str, success: str, *, errors: str = "", is_list: bool = False) -> Operation:
-    """A mutation with one input. `success`: the fields that are read of its success type."""
+    """Return a mutation with one input. `success` are the fields to read of its success type."""
     type_name = name[0].upper() + name[1:]
     input_type = f"[{type_name.removesuffix('Batch')}Input!]!" if is_list else f"{type_name}Input!"
     result = f"__typename ... on {type_name.removesuffix('Batch')}Success {{ {success} }} {errors}"

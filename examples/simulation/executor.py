@@ -9,12 +9,16 @@ from examples.simulation.context import Context
 from examples.simulation.workload import BlockRun, Delivery, Outcome, Reversal, Task, Wave
 
 LIBRARY_PAGE_EVERY: Final = 8
-"""After every so many tasks a user opens the library page."""
+"""After every eighth task a user opens the library page."""
 REVERSED_TWICE_EVERY: Final = 2
+"""The reversals of every second block run are sent twice."""
 
 
 async def run_task(context: Context, task: Task, *, parent_task_id: str | None = None) -> None:
-    """Responses go to the expected state. Raises: UnexpectedResponse, Unavailable."""
+    """Run a task with its child tasks, and add the responses to the expected state.
+
+    Raises: UnexpectedResponse, Unavailable.
+    """
     owner, task_id = context.owners[task.owner], context.task_id(task)
     if task.promotion:
         await funding.grant_promotion(context, owner, task.promotion, f"{task_id}-promotion")
@@ -37,7 +41,7 @@ async def run_task(context: Context, task: Task, *, parent_task_id: str | None =
 
 
 async def _start(context: Context, task: Task, parent_task_id: str | None) -> bool:
-    """Whether the task starts. A refused user tops up and tries again; a scheduled start is skipped."""
+    """Start a task, and return whether it starts. If a manual start is refused, the user tops up and tries again."""
     owner = context.owners[task.owner]
     for may_retry in [False] if task.scheduled else [True, False]:
         top_ups_before = owner.top_up_count
@@ -86,7 +90,7 @@ async def _run_waves(context: Context, task: Task, charging: "TaskCharging") -> 
 
 
 async def _end(context: Context, task: Task, *, stopped: bool) -> None:
-    """A stopped task stays stopped, is finished as failed, or is cancelled by its user."""
+    """End the task. A stopped task is left stopped, is finished as FAILED, or is cancelled by its user."""
     task_id = context.task_id(task)
     expected = context.expected.tasks[task_id]
     outcome = [None, Outcome.FAILED, Outcome.CANCELLED][task.number % 3] if stopped else task.outcome
@@ -106,7 +110,7 @@ async def _end(context: Context, task: Task, *, stopped: bool) -> None:
 
 
 async def _estimate(context: Context, task: Task) -> None:
-    """The estimate that a page shows before a task starts."""
+    """Request the estimate that a page shows before a task starts, and check it."""
     lines = [_priced(run) for wave in task.waves for run in wave.runs]
     token, task_id = context.owners[task.owner].token, context.task_id(task)
     estimate: Any = await context.client.execute(token, documents.ESTIMATE_TASK, blockRuns=lines)
@@ -128,7 +132,7 @@ async def _open_library_page(context: Context, task: Task) -> None:
 
 
 def _priced(run: BlockRun) -> dict[str, Any]:
-    """What determines the price of a block run."""
+    """Return the input fields that determine the price of a block run."""
     return {
         "block": run.step.block,
         "settings": run.step.settings,
@@ -138,7 +142,7 @@ def _priced(run: BlockRun) -> dict[str, Any]:
 
 
 class TaskCharging:
-    """The charges of one task, and their reversals. `stopped`: a charge was refused, so nothing more may run."""
+    """The charges of one task and their reversals. `stopped`: a charge was refused, so no more blocks may run."""
 
     def __init__(self, context: Context, task: Task) -> None:
         self._context = context
@@ -151,7 +155,7 @@ class TaskCharging:
         self.stopped = False
 
     async def charge_wave(self, wave: Wave) -> None:
-        """Charge the block runs of a wave at the same time."""
+        """Charge the block runs of a wave concurrently, or as one batch."""
         if wave.as_batch:
             responses = await self._execute(documents.CHARGE_BATCH, [self._input(run) for run in wave.runs])
             for run, response in zip(wave.runs, responses, strict=True):
@@ -165,7 +169,7 @@ class TaskCharging:
             self._context.add_problem(f"task {self._task_id} is stopped, and none of its charges was refused")
 
     async def resend_after_end(self) -> None:
-        """Repeat charges whose response the executor believes lost, after the task has ended."""
+        """After the end of the task, repeat charges as if their responses had been lost."""
         for run in self._charged.values():
             if run.delivery is Delivery.LATE:
                 response = await self._execute(documents.CHARGE, self._input(run))
@@ -174,7 +178,7 @@ class TaskCharging:
                 self._record(run, response)
 
     async def reverse_failed_runs(self, *, after_end: bool) -> None:
-        """Parts are reversed at once, the whole and the rest after the task's end."""
+        """Reverse charges of failed blocks: parts before the end of the task, the whole or the rest after it."""
         for run in self._charged.values():
             part = run.credits // 2
             match run.reversal, after_end:

@@ -1,4 +1,4 @@
-"""What the responses say: every amount by what identifies it, and every response that contradicts another."""
+"""The expected state, computed from the responses: tasks, charges, reversals, grants, top-ups, and contradictions."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ class OwnerAgent(NamedTuple):
 
 
 class Charge(NamedTuple):
-    """`seq`: the number of its entry; None at cost 0."""
+    """A charge. `seq` is the number of its entry, or None if it cost 0."""
 
     task_id: str
     credits: int
@@ -21,7 +21,7 @@ class Charge(NamedTuple):
 
 
 class TaskFigures(NamedTuple):
-    """What is compared of a task. `total`: charged minus reversed."""
+    """The figures of a task that are compared. `total` is charged minus reversed."""
 
     status: str
     block_runs: int
@@ -49,14 +49,15 @@ class ExpectedTask:
 
 @dataclass(slots=True)
 class ExpectedState:
-    """Updated with every response. `problems`: what a correct server would not have said."""
+    """The expected state, updated with every response. `problems` describes responses of an incorrect server."""
 
     tasks: dict[str, ExpectedTask] = field(default_factory=dict)
     charges: dict[tuple[str, str], Charge] = field(default_factory=dict)
     """By owner id and block run id."""
     granted: Counter[str] = field(default_factory=Counter)
-    """Credits by owner id; `topped_up` likewise."""
+    """Granted credits by owner id."""
     topped_up: Counter[str] = field(default_factory=Counter)
+    """Bought credits by owner id."""
     events: Counter[str] = field(default_factory=Counter)
     problems: list[str] = field(default_factory=list)
     _first_charges: set[tuple[str, str]] = field(default_factory=set)
@@ -66,7 +67,7 @@ class ExpectedState:
         self.tasks[task_id] = ExpectedTask(owner_agent)
 
     def record_charge(self, task_id: str, block_run_id: str, *, credits: int, seq: int | None, replayed: bool) -> None:
-        """A response to a charge. The same charge may be answered many times; it counts once."""
+        """Record a response to a charge. Several responses to the same charge count once."""
         task = self.tasks[task_id]
         key = (task.owner_agent.owner_id, block_run_id)
         charge = Charge(task_id, credits, seq)
@@ -84,7 +85,7 @@ class ExpectedState:
             self._first_charges.add(key)
 
     def record_reversal(self, task_id: str, key: str, credits: int) -> None:
-        """A response to a reversal, grant or top-up with idempotency key `key`; it counts once."""
+        """Record a response to a reversal with the idempotency key `key`. Several responses count once."""
         if self._is_first(key, credits):
             self.tasks[task_id].reversed += credits
             self.events["reversals"] += 1

@@ -1,4 +1,4 @@
-"""Where credits come from: grants by an operator, and top-ups by users on the sandbox provider's payment page."""
+"""Adds credits: grants by an operator, and top-ups by users on the payment page of the sandbox provider."""
 
 import asyncio
 import re
@@ -16,14 +16,14 @@ _FORM_TOKEN: Final = re.compile(r'name="token" value="([^"]*)"')
 
 
 async def open_account(context: Context, owner: Owner) -> None:
-    """The first credits, as two concurrent grants: both must count."""
+    """Add the first credits with two concurrent grants, to test that both are added."""
     half = owner.profile.opening_credits // 2
     parts = {f"{owner.id}-opening-1": half, f"{owner.id}-opening-2": owner.profile.opening_credits - half}
     await asyncio.gather(*(_grant(context, owner, key, credits, reason="Welcome") for key, credits in parts.items()))
 
 
 async def grant_promotion(context: Context, owner: Owner, promotion: Promotion, key: str) -> None:
-    """A promotional grant, sent twice."""
+    """Add a promotional grant. The request is sent twice, and must have one effect."""
     now = await server_time(context, owner)
     starts_at = now + timedelta(seconds=promotion.starts_after_seconds) if promotion.starts_after_seconds else None
     expires_at = now + timedelta(seconds=promotion.expires_after_seconds)
@@ -43,9 +43,9 @@ async def server_time(context: Context, owner: Owner) -> datetime:
 
 
 async def top_up_once(context: Context, owner: Owner, *, top_ups_before: int) -> bool:
-    """Top up, unless another task has done so since `top_ups_before` was read.
+    """Top up, unless another task has topped up since the caller read `owner.top_up_count` (`top_ups_before`).
 
-    Returns whether the account was topped up.
+    Returns whether the owner buys credits at all.
     """
     if not owner.profile.top_up_credits:
         return False
@@ -63,7 +63,7 @@ async def _grant(context: Context, owner: Owner, key: str, credits: int, **field
 
 
 async def _top_up(context: Context, owner: Owner, key: str) -> None:
-    """Begin, pay on the payment page, and confirm: the webhook and the confirmation may settle in either order."""
+    """Begin a top-up, then pay and confirm it concurrently, because webhook and confirmation may come in any order."""
     credits = owner.profile.top_up_credits
     sent = {"credits": credits, "returnUrl": RETURN_URL, "idempotencyKey": key}
     response = await context.client.execute(owner.token, documents.BEGIN_TOP_UP, input=sent)

@@ -1,8 +1,8 @@
 """A scenario: an account runs out of credits while many of its tasks run, and continues after a top-up.
 
-Some tasks have a budget and spend it; the others share the rest until it is gone. Meanwhile scheduled starts are
-skipped. Then the owner tops up: executors receive RESUME, the stopped tasks are resumed, and each sends all its charges
-again, like an executor that has lost its state.
+Some tasks have a budget and spend it. The other tasks spend the remaining credits of the account. When no credits are
+left, scheduled tasks do not start. Then the owner tops up: executors receive RESUME, and the stopped tasks are resumed.
+Each sends all its charges again, like an executor that has lost its state.
 """
 
 import asyncio
@@ -17,15 +17,15 @@ from examples.simulation.subscriptions import TaskSignals
 from examples.simulation.workload import OwnerProfile, Step, Workload
 
 SIGNAL_TIMEOUT_SECONDS: Final = 10.0
-"""The server repeats a lost signal within 5 s."""
+"""Longer than the 5 s within which the server repeats a lost signal."""
 
 UNBUDGETED_TASKS: Final = 8
 RUNS_PER_UNBUDGETED_TASK: Final = 6
-"""What each of them wants to run; the account has credits for a third of that."""
+"""The block runs of each task without a budget. The account has credits for a third of all these runs."""
 SHARED_RUNS: Final = UNBUDGETED_TASKS * RUNS_PER_UNBUDGETED_TASK // 3
 BUDGETED_TASKS: Final = 4
 RUNS_PER_BUDGET: Final = 3
-"""The last of these tasks wants one more."""
+"""The block runs that each budget pays for. The last task with a budget tries one more."""
 SCHEDULED_STARTS: Final = 5
 TOP_UP_CREDITS: Final = 500
 """The owner buys a multiple of this that is enough for all runs."""
@@ -33,7 +33,7 @@ AGENT: Final = "out-of-credits"
 
 
 def owner_profile(workload: Workload) -> OwnerProfile | None:
-    """The owner of the scenario; None: the rate card has no price per run, and the scenario is left out."""
+    """Return the owner of the scenario, or None if the rate card has no price per run. Then the scenario cannot run."""
     step = _step(workload)
     if step is None:
         return None
@@ -47,7 +47,7 @@ def owner_profile(workload: Workload) -> OwnerProfile | None:
 
 
 async def run(context: Context, owner: Owner) -> None:
-    """What is not as expected becomes a problem. Raises: UnexpectedResponse, Unavailable."""
+    """Run the scenario. Unexpected results are added to the problems. Raises: UnexpectedResponse, Unavailable."""
     step = _step(context.workload)
     if step is None:
         return
@@ -60,7 +60,7 @@ async def run(context: Context, owner: Owner) -> None:
 
 
 def _step(workload: Workload) -> Step | None:
-    """A block run that costs about ten credits."""
+    """Return the step whose run costs closest to ten credits, or None if no step has a price per run."""
     steps = [step for agent in workload.agents for wave in agent.graph for step in wave]
     paid = [step for step in steps if step.credits and step.measurements is None]
     return min(paid, key=lambda step: (abs(step.credits - 10), step.block), default=None)
@@ -68,7 +68,7 @@ def _step(workload: Workload) -> Step | None:
 
 @dataclass(frozen=True, slots=True)
 class _Task:
-    """`runs`: how many block runs it wants. `budget`: credits."""
+    """A task of the scenario. `runs`: its number of block runs. `budget`: in credits."""
 
     id: str
     runs: int
@@ -91,7 +91,7 @@ class _Scenario:
         ]
 
     async def run_out_of_credits(self, signals: TaskSignals) -> None:
-        """All tasks start, and run until their end or a refusal."""
+        """Start all tasks, and charge each until its end or a refusal."""
         tasks = [*self._budgeted, *self._unbudgeted]
         await asyncio.gather(*map(self._start, tasks))
         await asyncio.gather(*map(self._charge, tasks))
@@ -117,7 +117,7 @@ class _Scenario:
         self._context.log(f"{self._owner.id} ran out of credits: {stopped} tasks are stopped, the others are completed")
 
     async def skip_scheduled_starts(self) -> None:
-        """Scheduled starts are refused and recorded, with one notification for all."""
+        """Try scheduled starts. They must be refused and recorded, with one notification for all."""
         for number in range(SCHEDULED_STARTS):
             sent = self._start_input(_Task(f"{self._owner.id}-scheduled-{number}", 1)) | {"trigger": "SCHEDULED"}
             response = await self._as_service(documents.START_TASK, input=sent)
@@ -139,7 +139,7 @@ class _Scenario:
         self._check("canRun", account["canRun"], {"ok": False, "reason": "OUT_OF_CREDITS"})
 
     async def top_up_and_resume(self, signals: TaskSignals) -> None:
-        """After the top-up every stopped task is resumed and runs to its end."""
+        """Top up. Then resume every stopped task, and run it to its end."""
         await funding.top_up_once(self._context, self._owner, top_ups_before=self._owner.top_up_count)
         await self._check_signal(signals, "RESUME")
         stopped = [self._budgeted[-1], *self._unbudgeted]
@@ -175,7 +175,7 @@ class _Scenario:
         self._context.expected.tasks[task.id].status = "STOPPED"  # until it is finished
 
     async def _charge(self, task: _Task) -> None:
-        """Charge its block runs one after the other, until one is refused."""
+        """Charge the block runs of a task one after the other, until a charge is refused."""
         for number in range(task.runs):
             run_id = f"{task.id}-run-{number}"
             sent = {
@@ -194,7 +194,7 @@ class _Scenario:
             )
 
     async def _resume(self, task: _Task) -> None:
-        """The executor resumes a task by adding to its budget, the user any other."""
+        """Resume a task: the executor adds credits to its budget, or the user resumes a task without budget."""
         sent: dict[str, Any] = {"taskId": task.id}
         token = self._owner.token
         if task.budget is not None:

@@ -1,4 +1,4 @@
-"""What the simulation prints: progress while it runs, and tables at its end."""
+"""Prints the progress of the simulation, and tables at the end."""
 
 import time
 from collections import Counter
@@ -17,7 +17,7 @@ from examples.simulation.runner import SimulationResult
 
 LINE_EVERY_SECONDS: Final = 5.0
 WIDTH: Final = 120
-"""Of tables in a file or a pipe."""
+"""The width of tables if the output is a file or a pipe."""
 
 
 def standard_output() -> Console:
@@ -26,7 +26,7 @@ def standard_output() -> Console:
 
 
 class ProgressOutput(AbstractContextManager["ProgressOutput"]):
-    """A progress bar in a terminal, else a line every few seconds. `verbose`: every event too."""
+    """Shows a progress bar in a terminal, otherwise a line every few seconds. `verbose`: prints every event too."""
 
     def __init__(self, console: Console, *, verbose: bool) -> None:
         self.console = console
@@ -67,7 +67,7 @@ class ProgressOutput(AbstractContextManager["ProgressOutput"]):
 
 
 def print_results(console: Console, result: SimulationResult) -> None:
-    """Tables, totals, and every difference."""
+    """Print tables, totals, and every difference."""
     console.print(f"\nRun {result.run_id}: what the agents did")
     console.print(_agents_table(result))
     console.print("Requests")
@@ -82,7 +82,7 @@ def print_results(console: Console, result: SimulationResult) -> None:
 
 
 def percentile(values: Sequence[float], percent: int) -> float:
-    """The smallest value that at least so many percent of the values do not exceed."""
+    """Return the smallest of the values that is at least as large as `percent` percent of them."""
     return sorted(values)[max(0, ceil(len(values) * percent / 100) - 1)]
 
 

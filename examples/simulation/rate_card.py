@@ -1,4 +1,4 @@
-"""The rate card as the API returns it, and an independent look-up of what a block run must cost."""
+"""The rate card as the API returns it, and a computation of prices that is independent of the server."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from typing import Any, Final, Self
 
 MODEL_SETTING: Final = "model"
 MEASUREMENT_NAMES: Final = {"SECOND": "seconds", "ITEM": "items", "BYTE": "bytes", "USD": "usd"}
-"""The measurement that a price by this unit needs."""
+"""For each unit of prices, the measurement that it needs."""
 
 Settings = Mapping[str, Any]
 Measurements = Mapping[str, float | int | str]
@@ -20,7 +20,7 @@ class NoPrice(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """`credits` for every `per` units, where the settings match `when`."""
+    """A price: `credits` for every `per` units, if the settings match `when`."""
 
     when: Settings
     credits: int
@@ -37,7 +37,7 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class RateCard:
-    """`models`: credits for a run, by model."""
+    """A rate card. `models`: the credits for a run, by model."""
 
     version: int
     blocks: Mapping[str, Block]
@@ -45,7 +45,7 @@ class RateCard:
 
     @classmethod
     def from_response(cls, response: Mapping[str, Any]) -> Self:
-        """From the field `rateCard`."""
+        """Build the rate card from the value of the field `rateCard`."""
         blocks = {
             block["block"]: Block(
                 name=block["block"],
@@ -61,7 +61,7 @@ class RateCard:
         return cls(response["version"], blocks, models)
 
     def price(self, block_name: str, settings: Settings, measurements: Measurements | None = None) -> int:
-        """The cost of a run without the user's own key. Raises: NoPrice."""
+        """Return the cost of a block run that does not use the user's own key. Raises: NoPrice."""
         block = self.blocks.get(block_name)
         if block is None:
             raise NoPrice(block_name)
@@ -82,7 +82,7 @@ class RateCard:
 
 
 def matches(settings: Settings, when: Settings) -> bool:
-    """Whether the settings contain everything in `when`. A missing setting counts as false."""
+    """Return whether the settings contain everything in `when`. A missing setting counts as false."""
     for name, expected in when.items():
         value = settings.get(name, False)
         if isinstance(expected, Mapping):

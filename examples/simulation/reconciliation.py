@@ -1,4 +1,4 @@
-"""The comparison of the responses with the state that the API returns at the end."""
+"""Compares the expected state (from the responses) with the actual state (read at the end)."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ Figures = TaskFigures | AgentFigures | AccountFigures
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CreditTotals:
-    """The same credits, from the costs of the tasks, from the responses, and from the entries of the accounts."""
+    """The spent credits, computed in three ways: from the costs of the tasks, the responses, and the entries."""
 
     task_costs: int
     charges_less_reversals: int
@@ -43,7 +43,7 @@ def credit_totals(expected: ExpectedState, actual: ActualState) -> CreditTotals:
 
 
 def agent_totals(expected: ExpectedState) -> dict[str, Counter[str]]:
-    """What each agent did for all owners: tasks, block runs, charged, reversed and cost. The highest cost first."""
+    """Return the totals of each agent over all owners, the highest cost first."""
     totals: dict[str, Counter[str]] = {}
     for task in expected.tasks.values():
         totals.setdefault(task.owner_agent.agent_id, Counter()).update(
@@ -59,7 +59,7 @@ def agent_totals(expected: ExpectedState) -> dict[str, Counter[str]]:
 
 
 def differences(expected: ExpectedState, actual: ActualState) -> list[str]:
-    """Everything in which the API and the responses differ, and every problem in the responses themselves."""
+    """Return every difference between the API and the responses, and every problem in the responses themselves."""
     return [
         *expected.problems,
         *_task_differences(expected, actual),

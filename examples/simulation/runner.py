@@ -19,25 +19,25 @@ from examples.simulation.subscriptions import BalanceHeader
 from examples.simulation.workload import WATCHED_OWNER, generate_workload
 
 HEADER_TIMEOUT_SECONDS: Final = 10.0
-"""The server repeats a lost change within 5 s."""
+"""Longer than the 5 s within which the server repeats a lost change."""
 EXPIRY_MARGIN_SECONDS: Final = 0.1
 CONNECTIONS_PER_TASK: Final = 4
 
 
 class ProgressListener(Protocol):
     def log(self, text: str) -> None:
-        """An event."""
+        """Report an event."""
 
     def begin(self, tasks: int) -> None:
-        """So many tasks will run."""
+        """Report how many tasks will run."""
 
     def task_done(self) -> None:
-        """A task has ended or will not start."""
+        """Report that a task has ended or will not start."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SimulationResult:
-    """`seconds`: how long the tasks ran, without what was read before and after."""
+    """The result of the simulation. `seconds`: how long the tasks ran, without the reads before and after them."""
 
     run_id: str
     owner_ids: list[str]
@@ -59,7 +59,7 @@ async def run_simulation(
     tasks: int,
     concurrency: int,
 ) -> SimulationResult:
-    """`tokens` is called once the server has responded.
+    """Run the simulation. `tokens` is called when the server has responded.
 
     Raises: Unavailable: the server does not respond; RequestError: it refuses the tokens; UnexpectedResponse.
     """
@@ -109,7 +109,7 @@ async def _run(
             if scenario_owner:
                 await out_of_credits.run(context, context.owners[-1])
             await _wait_for_last_expiry(context)
-            # Only agents that ran for an owner exist in the API.
+            # The API returns an agent of an owner only if it has run for this owner.
             agents = sorted({task.owner_agent for task in context.expected.tasks.values()})
             actual = await read_actual_state(client, issued.operator, owner_ids, agents)
             header_differences = await _check_header(header, actual.accounts[owner_ids[WATCHED_OWNER]])
@@ -157,14 +157,14 @@ async def _run_tasks(context: Context, concurrency: int) -> None:
 
 
 async def _wait_for_last_expiry(context: Context) -> None:
-    """Nothing may change while the actual state is read, so the last promotional grant must have expired."""
+    """Wait until the last promotional grant has expired, because nothing may change while the state is read."""
     if context.last_expiry_at is not None:
         now = await funding.server_time(context, context.owners[WATCHED_OWNER])
         await asyncio.sleep(max(0.0, (context.last_expiry_at - now).total_seconds()) + EXPIRY_MARGIN_SECONDS)
 
 
 async def _check_header(header: BalanceHeader, account: ActualAccount) -> list[str]:
-    """The problems of the subscription, and whether its last item is the account's balance."""
+    """Return the problems of the subscription. One is that its last item differs from the account's balance."""
     if not await header.wait_for_version(account.version, timeout_seconds=HEADER_TIMEOUT_SECONDS):
         return [*header.problems, f"header: ends at version {header.version}, the account is at {account.version}"]
     last = header.items[-1]
@@ -174,6 +174,6 @@ async def _check_header(header: BalanceHeader, account: ActualAccount) -> list[s
 
 
 def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The first error: the other tasks of a group fail for the same reason, or were cancelled."""
+    """Return the first error of a group. The other tasks failed for the same reason, or were cancelled."""
     error = errors.exceptions[0]
     return _first(error) if isinstance(error, BaseExceptionGroup) else error

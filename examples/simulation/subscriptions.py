@@ -1,4 +1,4 @@
-"""Subscriptions over graphql-transport-ws that are followed while the simulation runs."""
+"""Subscriptions over graphql-transport-ws that are open while the simulation runs."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -16,7 +16,7 @@ SUBPROTOCOL: Final = Subprotocol("graphql-transport-ws")
 
 
 class Subscription:
-    """Keeps every item and every problem. Subclasses name the subscription and check its items."""
+    """A subscription. It stores every item and every problem. Subclasses define the document and check the items."""
 
     name: str
     field: str
@@ -41,7 +41,7 @@ class Subscription:
             await asyncio.gather(receiving, return_exceptions=True)
 
     async def receive(self) -> None:
-        """Receive items until cancelled, or until the subscription ends, which is a problem."""
+        """Receive items until cancelled. If the subscription ends before, this is a problem."""
         try:
             async with connect(self._url, subprotocols=[SUBPROTOCOL], proxy=None) as socket:
                 await self._receive_from(socket)
@@ -49,7 +49,7 @@ class Subscription:
             self._add_problem(f"the subscription failed: {error!r}")
 
     async def wait_until(self, condition: Callable[[], bool], *, timeout_seconds: float) -> bool:
-        """Whether the condition becomes true in time. Returns early at a problem."""
+        """Return whether the condition becomes true within the time. A problem ends the wait."""
         try:
             async with asyncio.timeout(timeout_seconds):
                 while not condition() and not self.problems:
@@ -89,7 +89,7 @@ class Subscription:
 
 
 class BalanceHeader(Subscription):
-    """The balance in the header of a user's pages. Its versions must increase."""
+    """The balance that a user's pages show in their header. Its versions must increase."""
 
     name = "header"
     field = "balance"
@@ -97,11 +97,11 @@ class BalanceHeader(Subscription):
 
     @property
     def version(self) -> int:
-        """The version of the last item; -1 before the first."""
+        """The version of the last item, or -1 before the first item."""
         return int(self.items[-1]["version"]) if self.items else -1
 
     async def wait_for_version(self, version: int, *, timeout_seconds: float) -> bool:
-        """Whether an item of this version or a later one arrives in time."""
+        """Return whether an item of this version or a later one arrives within the time."""
         return await self.wait_until(lambda: self.version >= version, timeout_seconds=timeout_seconds)
 
     def _add_item(self, item: dict[str, Any]) -> None:
@@ -118,6 +118,6 @@ class TaskSignals(Subscription):
     document = documents.SIGNALS_SUBSCRIPTION
 
     def has_received(self, kind: str) -> bool:
-        """Whether the latest signal to all tasks is of this kind."""
+        """Return whether the latest signal that concerns all tasks is of this kind."""
         to_all = [item for item in self.items if item["taskIds"] is None]
         return bool(to_all) and max(to_all, key=lambda item: int(item["version"]))["kind"] == kind

@@ -45,17 +45,17 @@ class OwnerProfile:
     """How often its agents run, relative to others."""
     opening_credits: int
     top_up_credits: int = 0
-    """Bought whenever the account is empty; 0: never."""
+    """The credits that the owner buys whenever the account is empty. 0: the owner never buys."""
     scheduled_share: float = 0.3
     batch_share: float = 0.1
     own_key_share: float = 0.02
     promotion_share: float = 0.02
-    """The share of its tasks that are preceded by a promotional grant, which expires soon."""
+    """The share of tasks before which the owner receives a promotional grant that expires soon."""
     first_card_declined: bool = False
 
 
 WATCHED_OWNER: Final = 0
-"""The owner whose balance subscription is followed: the one with the most events."""
+"""The index of the owner whose balance subscription is open."""
 
 OWNER_PROFILES: Final = (
     OwnerProfile(
@@ -91,7 +91,7 @@ AGENT_PROFILES: Final = (
 
 
 class Delivery(StrEnum):
-    """How a charge is sent."""
+    """How often and when a charge is sent."""
 
     ONCE = "once"
     TWICE = "twice at the same moment"
@@ -100,7 +100,7 @@ class Delivery(StrEnum):
 
 
 class Reversal(StrEnum):
-    """What is reversed because the block failed."""
+    """Which part of a charge is reversed because the block failed."""
 
     PART = "part"
     WHOLE = "whole"
@@ -111,12 +111,12 @@ class Outcome(StrEnum):
     COMPLETED = "COMPLETED"
     FAILED = "FAILED"
     CANCELLED = "CANCELLED"
-    """By the user."""
+    """The user cancelled the task."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """A node of an agent's graph. `credits`: the price of one run."""
+    """A node of an agent's graph. `credits` is the price of one run."""
 
     block: str
     settings: Settings
@@ -126,7 +126,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Agent:
-    """`graph`: waves of steps; the steps of a wave run at the same time."""
+    """An agent. `graph` contains waves of steps. The steps of a wave run at the same time."""
 
     name: str
     graph: tuple[tuple[Step, ...], ...]
@@ -134,7 +134,7 @@ class Agent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlockRun:
-    """`number`: within its task, from 1."""
+    """A block run. `number` is its number within the task, from 1."""
 
     number: int
     step: Step
@@ -161,7 +161,7 @@ class Promotion:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """`owner` and `agent` are indexes into the workload. Child tasks start after the first wave."""
+    """A task. `owner` and `agent` are indexes into the workload. Child tasks start after the first wave."""
 
     number: int
     owner: int
@@ -183,7 +183,7 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """`tasks`: those without a parent."""
+    """A workload. `tasks` contains the tasks without a parent."""
 
     owners: tuple[OwnerProfile, ...]
     agents: tuple[Agent, ...]
@@ -198,7 +198,7 @@ class Workload:
 
 
 def generate_workload(card: RateCard, *, seed: int, tasks: int) -> Workload:
-    """A workload of so many tasks, child tasks included."""
+    """Generate a workload of `tasks` tasks, including child tasks."""
     chance = Random(seed)  # noqa: S311  a workload that can be repeated, not a secret
     agents = tuple(_agent(card, name, steps, preference, chance) for name, steps, preference in AGENT_PROFILES)
     return Workload(OWNER_PROFILES, agents, tuple(_TaskGenerator(agents, chance, tasks).tasks()))
@@ -218,7 +218,7 @@ class _TaskGenerator:
             yield self._task(owner, depth=0)
 
     def _owners(self) -> Iterator[int]:
-        """Every owner once, then by weight."""
+        """Yield every owner once in random order, then random owners by weight."""
         first = list(range(len(OWNER_PROFILES)))
         self._chance.shuffle(first)
         yield from first
@@ -287,7 +287,7 @@ def _agent(card: RateCard, name: str, step_count: int, preference: BlockPreferen
 
 
 def _step(card: RateCard, preference: BlockPreference, chance: Random) -> Step:
-    """One of three random steps, chosen by its price."""
+    """Return one of three random steps, chosen by the price that the agent prefers."""
     steps = [_random_step(card, chance) for _ in range(3)]
     match preference:
         case BlockPreference.CHEAP:
