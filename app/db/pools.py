@@ -64,6 +64,7 @@ Postings hold their locks for a shorter time. So a lock that is not released in 
 
 TRANSACTION_TIMEOUT_VERSION: Final = (17,)
 """The first version of PostgreSQL that has the setting `transaction_timeout`."""
+SET_TRANSACTION_TIMEOUT: Final = "SELECT set_config('transaction_timeout', $1, false)"
 
 _NO_LOGIN: Final = {"host": None, "user": None, "password": None, "database": None}
 """Arguments that Tortoise expects. `database_url.connect`, which opens the connections, takes them from the URL."""
@@ -149,7 +150,7 @@ async def _limit_transactions(connection: asyncpg.Connection, statement_seconds:
     """
     if statement_seconds is not None and connection.get_server_version() >= TRANSACTION_TIMEOUT_VERSION:
         try:
-            await connection.execute(f"SET transaction_timeout = '{_milliseconds(2 * statement_seconds)}'")
+            await connection.execute(SET_TRANSACTION_TIMEOUT, _milliseconds(2 * statement_seconds))
         except BaseException:
             connection.terminate()
             raise
