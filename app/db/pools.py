@@ -53,7 +53,7 @@ POSTING_PLANNER: Final = {
 }
 
 COMMAND_SECONDS: Final = 30.0
-"""How long a command waits for a connection, and how long its transactions may be idle. Servers have settings."""
+"""How long a command waits for a connection, and how long its transactions may be idle. Not for servers."""
 
 
 LOCK_ATTEMPT_MILLISECONDS: Final = 250

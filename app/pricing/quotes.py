@@ -252,7 +252,7 @@ def price(credits: int, measure: Decimal, *, per: int) -> int:
 def _unmatched_text(shapes: Sequence[_Shape], settings: Mapping[str, JSON]) -> str:
     """Return a text that names the missing settings, or the settings whose values have no price.
 
-    It is about the rules of which the fewest settings are missing.
+    If rules require different sets of settings, the text is about the set of which the fewest are missing.
     """
     missing, shape = min(
         ((shape.missing_paths(settings), shape) for shape in shapes[:MAX_COMPARED_SHAPES]),
