@@ -6,6 +6,7 @@ block lists lines that it prints. The `js` blocks are run by `make clients`.
 """
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -22,6 +23,7 @@ from graphql import parse, validate
 from app.__main__ import cli
 from app.api.schema import build_schema
 from app.auth.development_keys import user_token
+from app.db import embedded_postgres, postgres_programs
 from app.pricing.rate_card_document import parse_rate_card
 from app.settings import Settings
 from tests.command_line import REPOSITORY, environment, running_server, temporary_directory
@@ -40,7 +42,12 @@ def server() -> Iterator[tuple[str, dict[str, str]]]:
     with temporary_directory() as directory:
         settings = {"DATA_DIR": str(directory)}
         with running_server(**settings, PORT="0") as (url, tokens):
-            variables = {"PYTHONPATH": str(REPOSITORY), "SERVICE": tokens["service"], "OPERATOR": tokens["operator"]}
+            owner_url = embedded_postgres.running_url(directory / "postgres")
+            variables = {
+                "PYTHONPATH": str(REPOSITORY), "SERVICE": tokens["service"], "OPERATOR": tokens["operator"],
+                "MIGRATION_DATABASE_URL": str(owner_url),
+                "PATH": f"{postgres_programs.bin_dir()}{os.pathsep}{os.environ['PATH']}",
+            }  # fmt: skip
             yield url, environment(**settings) | variables
 
 
@@ -79,7 +86,7 @@ def test_the_commands_of_a_page_run_as_written(
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=180,
     )
 
     assert ended.returncode == 0, ended.stdout + ended.stderr
