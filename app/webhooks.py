@@ -204,7 +204,7 @@ async def _send_event(request: Request, provider: Sandbox, event: tuple[bytes, d
 async def _read_body(request: Request, *, limit_bytes: int) -> bytes:
     """Return the raw body. Raises: BodyRejected: it is too long or incomplete.
 
-    At most `limit_bytes` are kept in memory.
+    Reading stops when the body exceeds `limit_bytes`.
     """
     body = bytearray()
     try:

@@ -32,11 +32,11 @@ from app.verify.verifier import AccountHead
 from app.wording import counted
 
 LISTED: Final = 10
-"""How many items of each kind are shown, the newest."""
+"""The maximum number of items of each kind that are printed. The newest are printed."""
 
 
 async def show(owner_id: str) -> None:
-    """Print the figures of an account, and what may stop its owner. Raises: InvalidInput: there is no account."""
+    """Print the figures of an account, and what may prevent tasks. Raises: InvalidInput: the owner has no account."""
     settings = get_settings()
     configure_ledger(settings)
     check_key(owner_id, path="OWNER")
@@ -148,7 +148,7 @@ async def grant(
 async def erase(owner_id: str, *, reason: str, heads_file: Path | None) -> None:
     """Replace an owner id by a pseudonym. The account is verified before and after.
 
-    Raises: InvalidInput: the account is not intact, or something of it is not finished.
+    Raises: InvalidInput: the account is not intact, or has running tasks, open payments or unhandled events.
     """
     check_key(owner_id, path="OWNER")
     if problems := reason_problems(reason):
@@ -173,7 +173,7 @@ async def erase(owner_id: str, *, reason: str, heads_file: Path | None) -> None:
 
 
 async def _check_intact(owner_id: str, heads: list[AccountHead]) -> None:
-    """Raises: InvalidInput: the account is not intact. Signing its entries again would hide that."""
+    """Raises: InvalidInput: the account is not intact. To sign its entries again would hide this."""
     report = await verifier.verify_ledger(owner_id)
     account_id = await accounts.find_account_id(owner_id)
     missing = await missing_heads([head for head in heads if head.account_id == account_id])

@@ -62,7 +62,7 @@ async def run_when_unlocked(account_id: int, attempt: Attempt[T], *, seconds: fl
 
 
 async def run_if_unlocked(account_ids: Sequence[int], attempt: Attempt[T], *, seconds: float) -> T:
-    """Run `attempt`. If a lock on something else than the accounts stops it, repeat it for at most `seconds`.
+    """Run `attempt`. If it waits too long for a lock that is not one of the accounts', repeat it for at most `seconds`.
 
     Raises: AccountsLocked: contains those of the accounts that are locked.
     """

@@ -1,6 +1,6 @@
 """Finds and creates the accounts of owners. Found ids are cached, for at most CACHE_SECONDS.
 
-An account changes its owner only when the owner is erased (`app.erasure`), and then its owner id is used no more.
+An account changes its owner only when the owner is erased (`app.erasure`). The erased owner id is never used again.
 """
 
 import time

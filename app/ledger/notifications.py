@@ -4,8 +4,8 @@ There is at most one unresolved notification for each kind, agent and subject. I
 is resolved, no notification is added. Notifications about missing credits are resolved when credits are added. A
 resolved notification counts as read and stays in the list.
 
-Numbers are assigned under the account's lock, in the order in which postings commit. So no notification appears later
-with a lower number than one that a reader has seen. Numbers have gaps.
+Numbers are assigned under the account's lock, in the order in which postings commit. So after a reader has seen a
+number, no notification with a lower number appears. Numbers have gaps.
 """
 
 from collections.abc import Iterable, Sequence

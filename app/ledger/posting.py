@@ -142,7 +142,7 @@ class ExtraRead:
 
 @dataclass(frozen=True, slots=True)
 class HoldRead:
-    """A select of (account_id, number). These holds, and the budgets that contain them, are loaded into the accounts.
+    """A select of holds by (account_id, number). They and the budgets that contain them are loaded into the accounts.
 
     If `only_open` is True, the select is skipped when none of the accounts has an open hold.
     """
@@ -366,7 +366,7 @@ class _Announcements:
 
 
 def _has_budget_signal(account: AccountState) -> bool:
-    """Return whether an open budget was used up but for its closing reserve, or is so no more."""
+    """Return whether `is_used_up` of an open budget has changed in this posting."""
     return any(
         hold.is_open and hold.is_used_up != (hold.number in account.locked_used_up_budgets)
         for hold in account.holds.values()

@@ -27,7 +27,7 @@ BACK_OFF_SECONDS: Final = (5, 60, 300, 1_800, 7_200, 18_000, 36_000, 50_400, 64_
 JITTER: Final = 0.1
 """Waits are longer by up to this share, so that deliveries that failed together are not repeated together."""
 CLAIM_SECONDS: Final = 60.0
-"""If a claimed delivery has no result after this time, its process has ended, and another process claims it."""
+"""If a claimed delivery has no result after this time, its process has probably ended. It can be claimed again."""
 MAX_ENDPOINT_WAIT_SECONDS: Final = 300
 DISABLED_AFTER: Final = timedelta(days=3)
 RETENTION: Final = timedelta(days=30)
@@ -189,7 +189,7 @@ async def _disable(endpoint_id: str, found: Sequence[Any], reason: str) -> None:
 
 
 async def redeliver(delivery_id: int, *, audit: AuditContext | None = None) -> WebhookDelivery:
-    """Make a delivery due now, even if it was delivered or given up, or is pending and waits.
+    """Make a delivery due now, whether it is pending, was delivered, or was given up.
 
     Raises: InvalidInput: there is no such delivery.
     """

@@ -243,7 +243,7 @@ class TopUpTerms:
         )
 
     def find_problems(self, credits: int, currency: str | None) -> list[Problem]:
-        """Return the problems of buying `credits` for `currency`. None is the currency in which credits are sold."""
+        """Return the problems of buying `credits` for `currency`. `None` stands for the configured currency."""
         found = []
         if not self.minimum_credits <= credits <= self.maximum_credits:
             bounds = f"between {self.minimum_credits:,} and {self.maximum_credits:,}"

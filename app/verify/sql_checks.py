@@ -1,4 +1,4 @@
-"""The SQL checks of the verifier, which compare tables. The name of a check begins with its invariant (`verifier`).
+"""The SQL checks of the verifier, which compare tables. The name of a check begins with an invariant of `verifier`.
 
 Each statement selects (account id, message) for the violations in accounts $1 to $2. If the ledger is intact, it
 selects nothing. Both sides of a comparison are limited to the range, so that the time for a range does not depend on

@@ -3,14 +3,15 @@
 - I1: posted = sum of the entries = sum of the credits remaining in the grants. The remaining credits of each grant are
   the sum of its draws.
 - I2: The numbers (seq) of the entries have no gap. The balance after each entry is correct. Versions rise, and times do
-  not fall. The HMAC chain is intact up to the account's head.
+  not fall. The HMAC chain is intact up to the last entry of the account.
 - I3: A block run has one charge, an idempotency key has one operation, and the rows to which both refer exist.
-- I4: held = open claims, of the account and of each grant; frozen = open disputes. The credits of a hold = captured +
-  released + allocated + remaining.
-- I5: The cost and steps of a task = its entries and block runs.
+- I4: The held credits of an account and the claimed credits of each grant = the claims of open holds. Frozen credits =
+  those of open disputes. The credits of a hold = captured + released + allocated + remaining.
+- I5: The cost of a task = the sum of its entries = the sum of its block runs. Its steps = the number of its block runs.
 - I6: held is never more than posted, so available is never below 0.
-- I7: For each top-up, paid - refunded - clawed back = its entries in credits and debt, and likewise its bonus; refunded
-  and clawed back = its refunds that did not fail and its lost disputes. A top-up that is not paid has no entries.
+- I7: The entries of a top-up add the bought credits and the bonus. They take back, as credits or debt, the refunded and
+  clawed-back credits, which are those of its refunds that did not fail and of its lost disputes. A top-up that was not
+  paid has no entries.
 - I8: owed = sum of the entries' owed. An account with debt has no available credits in grants that pay debt.
 
 Accounts are checked in ranges that together contain all ids, so that rows without an account are found too. Each range

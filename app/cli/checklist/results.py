@@ -57,7 +57,10 @@ class CheckSkipped(Exception):
 
 
 CheckFunction = Callable[[Installation], Awaitable[str]]
-"""A function that returns what it has found. Raises: CheckFailed, CheckSkipped, Misconfigured."""
+"""A function that returns what it has found. Its docstring states the condition that it checks.
+
+Raises: CheckFailed, CheckSkipped, Misconfigured.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,7 +24,7 @@ _Change = tuple[datetime, int, int]
 
 
 def apply_due_changes(account: AccountState, *, limit: int | None = None) -> list[LedgerEntry]:
-    """Apply the changes that are due at `account.at`. Then `account.expired_holds` contains the holds that expired.
+    """Apply the changes that are due at `account.at`, and add the expired holds to `account.expired_holds`.
 
     At most `limit` changes are applied. If more may be due, `account.has_more_due_changes` is set.
     """

@@ -79,7 +79,8 @@ def add_to_budget(
 ) -> None:
     """Add `credits` to a budget and restart its timeout. A closed budget is reopened.
 
-    The closing reserve is restored up to `closing_reserve`, as far as `outside_reserve` credits stay outside it.
+    The closing reserve is raised to `closing_reserve`, or less if otherwise fewer than `outside_reserve` credits of the
+    budget would remain outside it.
 
     The credits come from the parent budget if it is open. Otherwise they come from the account, and the budget then has
     no parent.

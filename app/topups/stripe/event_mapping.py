@@ -299,7 +299,7 @@ def _captured(intent: Json, currency: str) -> int | None:
 
 
 def _tax_lines(details: Json, currency: str) -> tuple[TaxLine, ...]:
-    """Return the taxes of a session. If their names are missing or do not add up to the tax, they are one line."""
+    """Return the taxes of a session. If the named taxes do not add up to the tax, one line contains the whole tax."""
     tax = _amount({"amount_tax": details.get("amount_tax") or 0}, "amount_tax", currency)
     taxes = (details.get("breakdown") or {}).get("taxes") or []
     lines = tuple([_tax_line(line, currency) for line in taxes if line["amount"]])
@@ -326,7 +326,7 @@ def _tax_line(line: Json, currency: str) -> TaxLine:
 
 
 def _price(item: Json, currency: str, metadata: Json) -> int:
-    """Return the price of the credits of an intent or a charge, without the tax if Stripe has added it."""
+    """Return the price of the credits of an intent or a charge, without tax that Stripe has added."""
     amount, price = _amount(item, "amount", currency), str(metadata.get(PRICE_BEFORE_TAX_KEY, ""))
     if not (price.isascii() and price.isdigit() and len(price) <= _MAX_DIGITS):
         return amount

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from stripe.params.checkout import SessionCreateParams
 
 API_VERSION: Final = "2026-10-28.endive"
-"""The API version that this module expects. Webhook endpoints are configured with the same version."""
+"""The API version that this module expects. Configure webhook endpoints with the same version."""
 
 TIMEOUT_SECONDS: Final = 15.0
 MAX_RETRIES: Final = 2
@@ -187,7 +187,7 @@ class Stripe:
         return event_mapping.map_intent(made.to_dict())
 
     async def find_payment(self, reference: str, *, since: datetime) -> Payment | None:
-        """Read Stripe's list of payments around `since`, because its search does not find the newest payments yet."""
+        """Read Stripe's list of payments around `since`, because its search index does not contain new payments yet."""
         earliest, latest = (int((since + offset).timestamp()) for offset in CALL_WINDOW)
         intent = await _find_by_reference(
             reference,

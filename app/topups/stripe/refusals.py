@@ -23,7 +23,7 @@ _URL_PARAMETERS: Final = {"success_url", "cancel_url", "return_url"}
 _MISSING: Final = "resource_missing"
 _CARD_GONE: Final = "payment_method_unexpected_state"
 _CARD_USED_UP: Final = "may not be used again"
-"""In the message about a detached card, which has no code."""
+"""A part of the error message about a detached card. This error has no code."""
 _IN_PROGRESS_STATUS: Final = 409
 
 
@@ -40,7 +40,7 @@ async def translate_errors() -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def translate_refusals() -> AsyncIterator[None]:
-    """Translate the errors of a call that begins something.
+    """Translate the errors of a call that Stripe may refuse.
 
     Raises: PaymentRefused, CustomerMissing, CardMissing: Stripe has done nothing; Unavailable: as `translate_errors`.
     """

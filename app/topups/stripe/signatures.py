@@ -37,6 +37,6 @@ def verify_signature(raw_body: bytes, header: str | None, secrets: tuple[str, ..
             f"The signature is invalid: {getattr(first_error, 'user_message', None) or first_error}"[:200]
         )
     signed_at = _SIGNED_AT.findall(header or "")
-    # The SDK does not refuse times in the future. There must be only one time, the one that was signed.
+    # The SDK does not refuse times in the future. Of several times, it would be unclear which one was signed.
     if len(signed_at) != 1 or int(signed_at[0]) > now_seconds + TOLERANCE_SECONDS:
         raise InvalidProviderEvent(f"The event was signed more than {TOLERANCE_SECONDS} seconds ahead.")
