@@ -8,6 +8,7 @@ from decimal import ROUND_CEILING, Decimal
 from typing import Final
 
 from app.errors import InvalidInput
+from app.wording import shorten
 
 MAX_CREDITS: Final = 2**53 - 1
 """9,007,199,254,740,991."""
@@ -33,7 +34,7 @@ def check_amount(credits: int, *, path: str = "credits", minimum: int = 1) -> in
     """Return `credits`, if it is between `minimum` and 2^53 - 1. Raises: InvalidInput at `path`."""
     if minimum <= credits <= MAX_CREDITS:
         return credits
-    raise InvalidInput.at(path, f"must lie between {minimum:,} and {MAX_CREDITS:,}; it is {credits:,}")
+    raise InvalidInput.at(path, f"must lie between {minimum:,} and {MAX_CREDITS:,}; it is {shorten(f'{credits:,}')}")
 
 
 def check_key(key: str, *, path: str) -> str:

@@ -36,4 +36,4 @@ def test_a_key_with_invisible_characters_is_refused(key: str) -> None:
     with pytest.raises(InvalidInput) as refused:
         check_key(key, path="ownerId")
 
-    assert refused.value.message == "ownerId must have 1 to 255 visible characters, without spaces"
+    assert refused.value.message == "ownerId must have 1 to 255 visible characters, without spaces."

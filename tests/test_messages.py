@@ -194,6 +194,7 @@ def test_the_file_has_every_message() -> None:
         ("no object of Python", r"<class|<\w+ object|Error\(|Exception\(|\('|!r\b|Traceback"),
         ("no sentence of pydantic", r"Value error|Input should|validation error"),
         ("no double space", r"\S  \S"),
+        ("no plural after a number that can be 1", r"«len\([^»]*»(?: \w+)? \w+s\b"),
         ("no plural after 1", r"(?<![\d.,:-])\b1 (credits|tasks|items|entries|accounts|problems|days|keys|runs)\b"),
     ],
 )

@@ -21,7 +21,7 @@ from app.db.set_writes import SetWrite
 from app.errors import InvalidInput
 from app.instants import check_instant
 from app.settings import Settings
-from app.wording import quote_value
+from app.wording import counted, quote_value
 
 KEY_PREFIX: Final = "ck_"
 KEY_PATTERN: Final = re.compile(r"ck_([0-9a-f]{16})_([0-9a-f]{64})", re.ASCII)
@@ -105,7 +105,7 @@ async def _free_slot(connection: Connection, name: str) -> int:
     if len(active) >= MAX_ACTIVE_KEYS_PER_NAME:
         ids = " and ".join(record["id"] for record in active)
         raise InvalidInput.at(
-            "name", f"{quote_value(name)} has {len(active)} active keys ({ids}): revoke one of them first"
+            "name", f"{quote_value(name)} has {counted(len(active), 'active key')} ({ids}): revoke one of them first"
         )
     return min({1, 2} - {record["slot"] for record in active})
 

@@ -22,6 +22,7 @@ import asyncpg
 from app.db.failures import sqlstate
 from app.errors import Misconfigured
 from app.settings import get_settings, reveal
+from app.wording import counted
 
 DEFAULT_PORT: Final = 5432
 SHAPE: Final = "write postgresql://USER:PASSWORD@HOST/NAME, with special characters of the password %-encoded"
@@ -305,7 +306,9 @@ def _valid_ports(ports: str, hosts: int) -> tuple[int, ...]:
     if len(numbers) == 1:
         return numbers * max(hosts, 1)
     if numbers and len(numbers) != hosts:
-        raise _InvalidUrl(f"it has {len(numbers)} ports for {hosts} hosts: give one port, or one for each host")
+        raise _InvalidUrl(
+            f"it has {counted(len(numbers), 'port')} for {counted(hosts, 'host')}: give one port, or one for each host"
+        )
     return numbers
 
 

@@ -22,6 +22,7 @@ from graphql import (
 
 from app.engine.errors import ErrorCode
 from app.engine.limits.query_complexity import exceeded_limits
+from app.wording import quote_value
 
 MAX_CACHED_DOCUMENTS: Final = 500
 MAX_CACHED_LENGTH: Final = 16 * 1024
@@ -83,7 +84,7 @@ def select_operation(document: DocumentNode, name: str | None) -> OperationDefin
     problem = (
         "The document must hold one operation, or operationName must name one of several."
         if name is None
-        else f'The document has no operation named "{name[:100]}".'
+        else f"The document has no operation named {quote_value(name)}."
     )
     raise InvalidDocument([_with_code(GraphQLError(problem), ErrorCode.BAD_USER_INPUT)])
 

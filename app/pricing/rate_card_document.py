@@ -35,7 +35,7 @@ from app.pricing.conditions import Condition, ambiguous_pairs
 from app.pricing.outcomes import BlockRunOutcome, OutcomePrices
 from app.pricing.quotes import BlockPrices, Card, ModelPrice, Rule, Unit
 from app.pricing.rate_card_json import MAX_TEXT_LENGTH, canonical_json
-from app.wording import quote_value
+from app.wording import counted, quote_value
 
 MAX_PROBLEMS: Final = 200
 MAX_NAME_LENGTH: Final = 255
@@ -60,7 +60,7 @@ def parse_rate_card(document: object, *, version: int, effective_at: datetime) -
     checks = _Checks()
     card = _card(document, checks, version=version, effective_at=effective_at)
     if checks.unlisted:
-        checks.problems.append(Problem("document", f"has {checks.unlisted:,} more problems"))
+        checks.problems.append(Problem("document", f"has {counted(checks.unlisted, 'more problem')}"))
     if checks.problems:
         raise InvalidRateCard(problems=checks.problems)
     return card

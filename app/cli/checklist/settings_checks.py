@@ -205,7 +205,9 @@ async def persisted_documents(installation: Installation) -> str:
         found, problems = documents.load_and_validate([settings.known_documents])
         messages = [f"KNOWN_DOCUMENTS: {problem}" for problem in problems[:MAXIMUM_MESSAGES]]
         if len(problems) > MAXIMUM_MESSAGES:
-            messages.append(f"KNOWN_DOCUMENTS: {len(problems)} problems; `python -m app documents check` lists all.")
+            messages.append(
+                f"KNOWN_DOCUMENTS: {counted(len(problems), 'problem')}; `python -m app documents check` lists all."
+            )
         fail_if(messages)
         return f"{counted(len(found), 'document is', 'documents are')} valid"
     if installation.production and settings.arbitrary_documents is None:

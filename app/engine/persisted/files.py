@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from app.wording import quote_value
+
 MAX_DOCUMENTS: Final = 2_000
 MAX_BYTES: Final = 16 * 1024 * 1024
 """The maximum size of all documents together."""
@@ -109,9 +111,11 @@ def _read_manifest(path: Path) -> list[PersistedDocument]:
         if start >= 0:
             position, line = start, line + content.count("\n", position, start)
         if not isinstance(text, str):
-            problems.append(DocumentProblem(f"{path}:{line}", f'"{hash[:80]}" is not a text. {EXPECTED_FORMAT}'))
+            problems.append(DocumentProblem(f"{path}:{line}", f"{quote_value(hash)} is not a text. {EXPECTED_FORMAT}"))
         elif hash.lower().removeprefix("sha256:") != document_hash(text):
-            message = f'"{hash[:80]}" is not the SHA-256 of its text. Configure the client\'s compiler to use SHA-256.'
+            message = (
+                f"{quote_value(hash)} is not the SHA-256 of its text. Configure the client's compiler to use SHA-256."
+            )
             problems.append(DocumentProblem(f"{path}:{line}", message))
         else:
             found.append(PersistedDocument(text, str(path), line))

@@ -8,6 +8,7 @@ from urllib.parse import parse_qsl
 from app import exact_json
 from app.auth.caller import Caller, CallerKind
 from app.engine.execution import GraphQLRequest
+from app.wording import quote_value
 
 MAX_USER_BODY_BYTES: Final = 64 * 1024
 MAX_SERVICE_BODY_BYTES: Final = 1024 * 1024
@@ -149,7 +150,7 @@ def _apollo_hash(persisted_query: object) -> str:
     match persisted_query:
         case {"version": int(version)} if version != 1:
             raise InvalidDocumentId(
-                f"extensions.persistedQuery has version {version!s:.20}, which is not supported: send version 1."
+                f"extensions.persistedQuery has version {quote_value(version)}, which is not supported: send version 1."
             )
         case {"version": 1, "sha256Hash": str(document_hash)} if found := _DOCUMENT_ID.fullmatch(document_hash):
             return found[1].lower()
