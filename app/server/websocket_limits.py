@@ -57,7 +57,8 @@ class LimitedWebSocketProtocol(WebSocketsSansIOProtocol):
         if self.transport.can_write_eof():
             self.transport.write_eof()
         self._max_bytes_after_close = MAX_DROPPED_BYTES
-        self.loop.call_later(CLOSE_SECONDS, self.transport.abort)
+        # While there is a timer, uvicorn does not close the transport when the application has returned.
+        self.close_timer = self.loop.call_later(CLOSE_SECONDS, self.transport.abort)
 
     def pause_writing(self) -> None:
         super().pause_writing()

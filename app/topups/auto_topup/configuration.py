@@ -86,12 +86,12 @@ async def configure(request: ConfigureRequest, terms: TopUpTerms) -> ConfigureRe
     Raises: Forbidden: the account belongs to another owner; when enabling also InvalidInput, IdempotencyConflict.
     """
     owner_scope.check_owner(request.owner_id, owner_ids=request.owner_ids)
+    if request.key is not None:
+        check_key(request.key, path="idempotencyKey")
     if not request.config.enabled:
         return await _disable(request)
     if problems := rules.find_problems(request.config, terms, request.consent_version):
         raise InvalidInput(problems=problems)
-    if request.key is not None:
-        check_key(request.key, path="idempotencyKey")
     account_id = await accounts.get_or_create_account(request.owner_id)
     request_hash = request.request_hash()
 

@@ -93,10 +93,12 @@ async def test_only_the_owner_switches_it_on_and_services_and_operators_switch_i
 
 async def test_switching_it_off_ignores_the_other_fields(api: Api) -> None:
     await put(api, **ON, idempotencyKey="once")
-    nonsense = {"amount": -5, "consentVersion": "", "idempotencyKey": "not a key", "maxCountPerDay": -1}
+    nonsense = {"amount": -5, "consentVersion": "", "maxCountPerDay": -1}
     assert (await put(api, enabled=False, **nonsense))["autoTopUp"]["enabled"] is False
     assert (await put(api, enabled=False, idempotencyKey="once"))["autoTopUp"]["enabled"] is False
     assert (await put(api, BOB, enabled=False))["autoTopUp"]["state"] == "OFF"
+    refused = (await api.data(ALICE, SET, input={"enabled": False, "idempotencyKey": "a\u0000b"}))["setAutoTopUp"]
+    assert refused["__typename"] == "InvalidInputError"
 
 
 async def test_it_can_be_switched_off_without_a_payment_provider(api: Api) -> None:
