@@ -21,7 +21,7 @@ MAX_ATTEMPTS: Final = 5
 FIRST_PAUSE_SECONDS: Final = 0.2
 TIMEOUT_SECONDS: Final = 30.0
 KEEP_ALIVE_SECONDS: Final = 2.0
-"""Shorter than the time of the server, so that no request is sent on a connection that the server is closing."""
+"""Shorter than the server's keep-alive time, so that no request is sent on a connection that the server closes."""
 
 
 class UnexpectedResponse(Exception):
