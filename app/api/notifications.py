@@ -43,8 +43,10 @@ describe_enum(
         NotificationKind.AUTO_TOP_UP_BLOCKED: "Auto top-up makes no purchase.",
         NotificationKind.TOP_UP_FAILED: "A top-up was not paid.",
         NotificationKind.DISPUTED: "The buyer disputes a payment at its bank. Resolved when the dispute is decided.",
-        NotificationKind.REFUNDED: "Credits were taken back, because a payment was refunded or its dispute was lost. "
-        "Resolved if the refund fails or the decision is reversed.",
+        NotificationKind.DISPUTE_LOST: "Credits were taken back, because the bank decided a dispute in the buyer's "
+        "favour. Resolved if the decision is reversed.",
+        NotificationKind.REFUNDED: "Credits were taken back, because a payment was refunded. Resolved if the refund "
+        "fails.",
         NotificationKind.IN_DEBT: "The account owes credits. Resolved when the debt is paid.",
     },
 )

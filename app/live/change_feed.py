@@ -160,6 +160,11 @@ class ChangeFeed:
         finally:
             del self._accounts[subscription]
 
+    def report_account(self, account_id: int) -> None:
+        """Wake the subscribers of `subscribe_to_accounts` in this process, even if the account is new to them."""
+        for subscription in self._accounts:
+            subscription.add(account_id)
+
     def find_problem(self) -> str | None:
         """Return the problem if the version sweep does not succeed, so that subscribers may miss changes."""
         seconds = time.monotonic() - self.swept_at

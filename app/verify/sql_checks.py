@@ -14,7 +14,7 @@ _CLAIMS: Final = "jsonb_path_query(h.claims, 'strict $[*] ? (@[0] > 0 && @[1] > 
 # Selects sums of the entries of each top-up: credits bought, returned in credits and debt, and the remaining bonus.
 _OF_TOP_UPS: Final = """
     (SELECT account_id, top_up_id, sum(credits) FILTER (WHERE kind = 'TOP_UP') AS bought,
-            coalesce(sum(owed - credits) FILTER (WHERE kind IN ('REFUND', 'DEBT')), 0) AS returned,
+            coalesce(sum(owed - credits) FILTER (WHERE kind IN ('REFUND', 'DISPUTE_LOST', 'DEBT')), 0) AS returned,
             coalesce(sum(credits) FILTER (WHERE kind IN ('GRANT', 'ADJUSTMENT')), 0) AS bonus
      FROM entry WHERE account_id BETWEEN $1 AND $2 AND top_up_id IS NOT NULL GROUP BY account_id, top_up_id)
 """

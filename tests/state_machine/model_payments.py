@@ -64,12 +64,12 @@ class ModelPayments(ModelAccount):
         refund = self.refunds[key]
         return {"refund": refund.state, "credits": refund.credits, "debt": refund.debt, "replayed": replayed}
 
-    def _take_back(self, top_up: TopUp, credits: int) -> int:
+    def _take_back(self, top_up: TopUp, credits: int, kind: str = "REFUND") -> int:
         """Withdraw credits of a grant. Returns: the credits that became debt."""
         grant = self.grants[top_up.grant - 1]
         if free := min(credits, grant.inside(ACCOUNT), self.available):
             grant.move(free, ACCOUNT, None)
-            self._enter("REFUND", -free, [(grant.number, free)])
+            self._enter(kind, -free, [(grant.number, free)])
         if rest := credits - free:
             self._enter("DEBT", 0, [], owed=rest)
             self._pay_debt()
@@ -96,7 +96,7 @@ class ModelPayments(ModelAccount):
         if more > 0 and top_up.dispute != "WON":
             self._cover(top_up, more, lost=top_up.dispute == "LOST")
 
-    def _undo_take_back(self, top_up: TopUp, credits: int, debt: int) -> None:
+    def _undo_take_back(self, top_up: TopUp, credits: int, debt: int, kind: str = "REFUND") -> None:
         """Undo a withdrawal: cancel what is still owed, return what was paid as a new grant, the rest to its grant."""
         forgiven = min(self.owed, debt)
         if forgiven:
@@ -104,16 +104,16 @@ class ModelPayments(ModelAccount):
         if own := credits - debt:
             grant = self.grants[top_up.grant - 1]
             grant.pockets[ACCOUNT] = grant.inside(ACCOUNT) + own
-            self._enter("REFUND", own, [(grant.number, own)])
+            self._enter(kind, own, [(grant.number, own)])
         if paid := debt - forgiven:
-            self._make_grant(paid, source="ADJUSTMENT", kind="REFUND")
+            self._make_grant(paid, source="ADJUSTMENT", kind=kind)
         self._pay_debt()
 
     def _cover(self, top_up: TopUp, credits: int, *, lost: bool) -> None:
         """Take credits back for a lost dispute, or freeze what the top-up still has of them for an open one."""
         top_up.disputed += credits
         if lost:
-            top_up.debt += self._take_back(top_up, credits)
+            top_up.debt += self._take_back(top_up, credits, "DISPUTE_LOST")
         else:
             top_up.frozen += min(credits, self.grants[top_up.grant - 1].inside(ACCOUNT), self.available)
 
@@ -131,7 +131,7 @@ class ModelPayments(ModelAccount):
         undone, owed = (top_up.disputed, top_up.debt) if before == "LOST" else (0, 0)
         top_up.half, top_up.dispute, top_up.disputed, top_up.frozen, top_up.debt = half, None, 0, 0, 0
         if before == "LOST":
-            self._undo_take_back(top_up, undone, owed)
+            self._undo_take_back(top_up, undone, owed, "DISPUTE_LOST")
         credits = min(self._target(top_up), self.left(top_up))
         if state != "WON" and credits:
             self._cover(top_up, credits, lost=state == "LOST")

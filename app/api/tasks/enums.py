@@ -15,8 +15,10 @@ describe_enum(
         EntryKind.GRANT: "Credits were granted.",
         EntryKind.CHARGE: "A block run was charged.",
         EntryKind.REVERSAL: "A charge was reversed, in part or whole.",
-        EntryKind.REFUND: "Bought credits were taken back because their payment is refunded or disputed. The entry is "
-        "positive if the refund failed and the credits were returned.",
+        EntryKind.REFUND: "Bought credits were taken back because their payment is refunded. The entry is positive if "
+        "the refund failed and the credits were returned.",
+        EntryKind.DISPUTE_LOST: "Bought credits were taken back because the bank decided a dispute in the buyer's "
+        "favour. The entry is positive if the decision was reversed and the credits were returned.",
         EntryKind.EXPIRY: "Unspent credits of a grant have expired.",
         EntryKind.ADJUSTMENT: "An operator corrected the balance or revoked a grant, or the bonus of a refunded top-up "
         "was taken back.",

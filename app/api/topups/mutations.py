@@ -257,7 +257,7 @@ class TopUpMutations:
         needs=Permission.AUTHENTICATED,
         audit=AuditPolicy.SERVICES_AND_OPERATORS,
         description="Switch auto top-up on or off. When it is on, it buys credits with the saved card whenever "
-        "fewer than the threshold are available, within the caps.",
+        "fewer than the threshold are available, within the caps. If fewer are available now, it buys at once.",
         errors=(InvalidInput, IdempotencyConflict),
     )
     async def set_auto_top_up(self, info: ResolverInfo, input: SetAutoTopUpInput) -> SetAutoTopUpSuccess:
@@ -276,6 +276,8 @@ class TopUpMutations:
             ),
             TopUpTerms.from_settings(context.state.settings),
         )
+        if input.enabled:
+            context.state.change_feed.report_account(done.balance.account_id)  # so that it buys at once
         return SetAutoTopUpSuccess(
             account=to_account(done.balance),
             auto_top_up=to_auto_top_up(await load_auto_top_up(done.balance.account_id, context)),

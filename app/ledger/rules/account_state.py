@@ -17,10 +17,10 @@ Draws = tuple[tuple[int, int], ...]
 class EntryKind(StrEnum):
     """What an entry records.
 
-    A REFUND removes credits of a top-up because of a refund or a lost dispute (`reason` says which). It is positive if
-    the provider refused the refund and the credits are returned. A DEBT records the part of a refund or dispute that
-    was already spent; its amount is in `owed`. A DEBT_PAID pays debt. An ADJUSTMENT was made by an operator, or removes
-    the bonus of a refunded top-up.
+    A REFUND removes credits of a top-up because of a refund, and a DISPUTE_LOST because of a lost dispute. They are
+    positive if the provider refused the refund, or the decision was reversed, and the credits are returned. A DEBT
+    records the part of a refund or dispute that was already spent; its amount is in `owed`. A DEBT_PAID pays debt. An
+    ADJUSTMENT was made by an operator, or removes the bonus of a refunded or disputed top-up.
     """
 
     TOP_UP = "TOP_UP"
@@ -28,6 +28,7 @@ class EntryKind(StrEnum):
     CHARGE = "CHARGE"
     REVERSAL = "REVERSAL"
     REFUND = "REFUND"
+    DISPUTE_LOST = "DISPUTE_LOST"
     EXPIRY = "EXPIRY"
     ADJUSTMENT = "ADJUSTMENT"
     DEBT = "DEBT"

@@ -54,10 +54,18 @@ def pay_debt(account: AccountState, at: datetime | None = None) -> list[LedgerEn
     return [entry]
 
 
-def withdraw(account: AccountState, grant: GrantState | None, credits: int, cause: Cause) -> int:
+def withdraw(
+    account: AccountState,
+    grant: GrantState | None,
+    credits: int,
+    cause: Cause,
+    *,
+    kind: EntryKind = EntryKind.REFUND,
+) -> int:
     """Take `credits` (> 0) from a grant.
 
-    A REFUND entry takes the credits that are neither claimed nor frozen. The rest becomes debt, with a DEBT entry.
+    An entry of `kind` (REFUND or DISPUTE_LOST) takes the credits that are neither claimed nor frozen. The rest becomes
+    debt, with a DEBT entry.
     Other grants pay the debt at once if they can.
     Returns: the credits of the new debt, before any of it is paid.
     Raises: BalanceLimitReached: the debt would exceed 2^53 - 1.
@@ -67,7 +75,7 @@ def withdraw(account: AccountState, grant: GrantState | None, credits: int, caus
     if account.owed + debt > MAX_CREDITS:
         raise BalanceLimitReached(figure="The debt")
     if grant is not None and free:
-        _remove(account, grant, free, EntryKind.REFUND, cause)
+        _remove(account, grant, free, kind, cause)
     if debt:
         append_entry(account, EntryKind.DEBT, 0, (), cause, owed=debt)
         pay_debt(account)
@@ -86,12 +94,18 @@ def withdraw_unspent(account: AccountState, grant: GrantState | None, credits: i
 
 
 def undo_withdraw(
-    account: AccountState, grant: GrantState | None, credits: int, cause: Cause, *, debt: int
+    account: AccountState,
+    grant: GrantState | None,
+    credits: int,
+    cause: Cause,
+    *,
+    debt: int,
+    kind: EntryKind = EntryKind.REFUND,
 ) -> list[LedgerEntry]:
     """Undo a `withdraw` of `credits`, of which `debt` credits became debt.
 
     The part of the debt that is still owed is cancelled with a DEBT entry. The part that was paid meanwhile is returned
-    as a new grant, and the other credits to `grant`, with REFUND entries. Then other debts are paid.
+    as a new grant, and the other credits to `grant`, with entries of `kind`. Then other debts are paid.
     Raises: BalanceLimitReached.
     """
     cancelled = min(debt, account.owed)
@@ -103,10 +117,10 @@ def undo_withdraw(
     if returned := credits - debt:
         if grant is None:
             raise ValueError("credits were withdrawn from a grant that does not exist")
-        entries += _return(account, grant, returned, EntryKind.REFUND, cause)
+        entries += _return(account, grant, returned, kind, cause)
     if paid := debt - cancelled:
         source = GrantSource.ADJUSTMENT
-        _, entry = add_new_grant(account, EntryKind.REFUND, paid, cause._replace(hold_number=None), source=source)
+        _, entry = add_new_grant(account, kind, paid, cause._replace(hold_number=None), source=source)
         entries += [entry] if entry is not None else []
     return entries + pay_debt(account)
 

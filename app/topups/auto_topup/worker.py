@@ -27,11 +27,11 @@ log = logging.getLogger(__name__)
 
 
 async def run_worker(feed: ChangeFeed, provider: PaymentProvider, terms: TopUpTerms) -> None:
-    """Check accounts when they change, and periodically, until cancelled."""
+    """Check accounts when they change, when auto top-up is enabled, and periodically, until cancelled."""
     enabled = await rows.find_enabled()
     with feed.subscribe_to_accounts(enabled) as subscription:
         async with asyncio.TaskGroup() as group:
-            group.create_task(_check_changed(subscription, provider, terms), name="auto_topup.changes")
+            group.create_task(_check_changed(subscription, enabled, provider, terms), name="auto_topup.changes")
             group.create_task(_sweep_forever(enabled, provider, terms), name="auto_topup.sweep")
 
 
@@ -43,9 +43,13 @@ async def sweep(provider: PaymentProvider, terms: TopUpTerms, isolated: Isolated
     return len(due)
 
 
-async def _check_changed(subscription: Subscription, provider: PaymentProvider, terms: TopUpTerms) -> None:
+async def _check_changed(
+    subscription: Subscription, enabled: set[int], provider: PaymentProvider, terms: TopUpTerms
+) -> None:
     while True:
-        await _check(await rows.find_changed(await subscription.wait() or ()), provider, terms)
+        changed = await subscription.wait() or {}
+        enabled.update(changed)  # auto top-up of some may have been enabled just now
+        await _check(await rows.find_changed(changed), provider, terms)
 
 
 async def _sweep_forever(enabled: set[int], provider: PaymentProvider, terms: TopUpTerms) -> None:

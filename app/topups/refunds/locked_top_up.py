@@ -135,13 +135,15 @@ async def load_locked_top_up(posting: Posting, found: Any) -> LockedTopUp | None
     )
 
 
-def take_credits(locked: LockedTopUp, credits: int, cause: Cause) -> TakenCredits:
+def take_credits(
+    locked: LockedTopUp, credits: int, cause: Cause, *, kind: EntryKind = EntryKind.REFUND
+) -> TakenCredits:
     """Take credits (> 0) of the top-up back, with their share of its bonus. Unspent bonus is taken first.
 
     Raises: BalanceLimitReached: the debt would be too high.
     """
     share = locked.remaining.split_bonus(credits)
-    debt_credits = debt.withdraw(locked.account, locked.purchased_grant, credits, cause)
+    debt_credits = debt.withdraw(locked.account, locked.purchased_grant, credits, cause, kind=kind)
     taken = debt.withdraw_unspent(locked.account, locked.bonus_grant, share, cause) if share else 0
     counted = [refund.bonus_expired for refund in locked.refunds.values() if refund.is_effective]
     counted += [one.bonus_expired for one in locked.disputes.values() if one.status is DisputeStatus.LOST]
@@ -192,7 +194,7 @@ def claw_back(locked: LockedTopUp, dispute: DisputeRow, credits: int) -> None:
     """Take credits of the top-up back for a lost dispute, with their share of the bonus."""
     reason = f"dispute {dispute.dispute_ref} was lost"
     cause = Cause(actor=locked.provider_actor, reason=reason, top_up_id=locked.top_up.id)
-    taken = take_credits(locked, credits, cause)
+    taken = take_credits(locked, credits, cause, kind=EntryKind.DISPUTE_LOST)
     locked.put_row(
         dispute._replace(
             credits=dispute.credits + credits,
@@ -209,7 +211,14 @@ def undo_claw_back(locked: LockedTopUp, dispute: DisputeRow) -> None:
     reason = f"dispute {dispute.dispute_ref} was decided again"
     cause = Cause(actor=locked.provider_actor, reason=reason, top_up_id=locked.top_up.id)
     account = locked.account
-    debt.undo_withdraw(account, locked.purchased_grant, dispute.credits, cause, debt=dispute.debt_credits)
+    debt.undo_withdraw(
+        account,
+        locked.purchased_grant,
+        dispute.credits,
+        cause,
+        debt=dispute.debt_credits,
+        kind=EntryKind.DISPUTE_LOST,
+    )
     debt.undo_withdraw_unspent(account, locked.bonus_grant, dispute.bonus_credits, cause)
 
 

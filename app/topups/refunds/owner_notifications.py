@@ -73,7 +73,7 @@ def _describe(row: RefundRow | DisputeRow, top_up: TopUpRow) -> dict[Notificatio
             frozen = f"{_count(row.frozen_credits)} frozen until the bank has decided"
             return {NotificationKind.DISPUTED: f"A {payment} is disputed: {frozen}."}
         case DisputeStatus.LOST:
-            return {NotificationKind.REFUNDED: f"The bank has returned money of a {payment} to the buyer: {taken}."}
+            return {NotificationKind.DISPUTE_LOST: f"The bank has returned money of a {payment} to the buyer: {taken}."}
         case DisputeStatus.WON:
             return {}
 

@@ -1,17 +1,19 @@
 """Auto top-up, bonuses and receipts."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from app.topups.auto_topup import purchasing
+from app.live.change_feed import ChangeFeed
+from app.topups.auto_topup import purchasing, worker
 from app.topups.rules import TopUpTerms
 from app.topups.sandbox.store import CardBehaviour
 from app.topups.settlement import settle
 from tests.api.conftest import ALICE, BOB, OPERATOR, READER, SERVICE, Api
-from tests.factories import grant_credits, unique_id
+from tests.factories import get_balance, grant_credits, unique_id
 from tests.topups.auto_topup_fixtures import counting_sandbox, move_back_in_time, save_card
 from tests.topups.top_up_fixtures import create_top_up, payment_event
 
@@ -61,6 +63,45 @@ async def test_auto_top_up_is_off_until_the_owner_switches_it_on(api: Api) -> No
     shown = await standing(api)
     assert shown.pop("consentAt") is not None
     assert shown == done["autoTopUp"]
+
+
+async def until(look: Callable[[], Awaitable[bool]]) -> None:
+    async with asyncio.timeout(10):
+        while not await look():  # noqa: ASYNC110  it happens in a background task
+            await asyncio.sleep(0.01)
+
+
+async def test_it_buys_at_once_and_once_when_it_is_switched_on_below_the_threshold(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "SWEEP_SECONDS", 3_600)
+    provider = counting_sandbox()
+    feeds = [api.state.change_feed, ChangeFeed(sweep_seconds=3_600, conflate_seconds=0.005)]
+    running = [asyncio.create_task(worker.run_worker(feed, provider, TERMS)) for feed in feeds]
+    await until(lambda: asyncio.sleep(0, all(feed._accounts for feed in feeds)))
+    account_id = await save_card("alice")
+
+    answers = await asyncio.gather(*(put(api, **ON) for _ in range(10)))
+
+    assert {one["__typename"] for one in answers} == {"SetAutoTopUpSuccess"}
+
+    async def has_bought() -> bool:
+        return (await get_balance(account_id)).posted == 1_000
+
+    await until(has_bought)
+    feeds[1].report_account(account_id)
+    await put(api, **ON | {"threshold": 200})
+    await put(api, BOB, **ON)  # no card is saved: the reason is shown at once
+
+    async def says_why_not() -> bool:
+        return bool((await standing(api, BOB))["blockedReason"] == "NO_CARD")
+
+    await until(says_why_not)
+    for task in running:
+        task.cancel()
+    await asyncio.gather(*running, return_exceptions=True)
+    assert len(provider.charged) == 1
+    assert (await get_balance(account_id)).posted == 1_000
 
 
 async def test_an_invalid_configuration_reports_every_problem(api: Api) -> None:

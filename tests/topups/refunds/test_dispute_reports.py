@@ -120,7 +120,7 @@ async def test_a_closed_inquiry_ends_a_dispute_and_is_no_dispute_itself(db: str)
 
 
 UNRESOLVED = "SELECT kind, message FROM notification WHERE resolved_at IS NULL AND kind = ANY($1) ORDER BY number"
-KINDS = ["DISPUTED", "REFUNDED", "IN_DEBT"]
+KINDS = ["DISPUTED", "DISPUTE_LOST", "REFUNDED", "IN_DEBT"]
 
 
 LOST_TEXT = (
@@ -142,11 +142,11 @@ async def test_owners_are_notified_of_a_dispute_its_end_and_the_debt(db: str, ra
     assert await unresolved() == [("DISPUTED", frozen)]
     await deliver(build_dispute(top_up, LOST))
     assert await unresolved() == [
-        ("REFUNDED", LOST_TEXT),
+        ("DISPUTE_LOST", LOST_TEXT),
         ("IN_DEBT", "The account owes 300 credits: no agent can start until a top-up has paid the debt."),
     ]
     await create_paid_top_up(credits=500)
-    assert [kind for kind, _ in await unresolved()] == ["REFUNDED"]
+    assert [kind for kind, _ in await unresolved()] == ["DISPUTE_LOST"]
 
 
 async def test_owners_are_notified_once_of_each_dispute(db: str) -> None:

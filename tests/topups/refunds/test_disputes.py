@@ -2,6 +2,7 @@
 
 import itertools
 from asyncio import gather
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -32,6 +33,8 @@ from tests.topups.top_up_fixtures import create_top_up, list_inbox, payment_even
 
 pytestmark = pytest.mark.anyio
 
+NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
+
 OPEN, WON, LOST = DisputeStatus.OPEN, DisputeStatus.WON, DisputeStatus.LOST
 
 
@@ -59,7 +62,7 @@ async def test_a_lost_dispute_takes_unclaimed_credits_and_the_rest_becomes_debt(
     assert await read_figures(top_up) == (800, 300, 500, 0, 0)
     await assert_ledger_intact()
     assert await deliver(build_dispute(top_up, LOST)) is EventOutcome.DISPUTE_LOST
-    assert (await list_moves(top_up))[-2:] == [("REFUND", -500, 0), ("DEBT", 0, 500)]
+    assert (await list_moves(top_up))[-2:] == [("DISPUTE_LOST", -500, 0), ("DEBT", 0, 500)]
     [entry] = await pools.fetch("SELECT actor, reason, top_up_id FROM entry WHERE kind = 'DEBT'")
     assert tuple(entry) == ("provider:sandbox", f"dispute dp_{top_up.id} was lost", top_up.id)
     assert await read_figures(top_up) == (300, 300, 0, 500, 0)
@@ -87,7 +90,7 @@ async def test_a_lost_dispute_takes_the_unspent_bonus_back(db: str, rate_cards: 
     top_up = await create_paid_top_up(credits=1_000, bonus=200)
     await spend_credits("alice", rate_cards, 50)
     await deliver(build_dispute(top_up, LOST))
-    assert (await list_moves(top_up))[-2:] == [("REFUND", -1_000, 0), ("ADJUSTMENT", -150, 0)]
+    assert (await list_moves(top_up))[-2:] == [("DISPUTE_LOST", -1_000, 0), ("ADJUSTMENT", -150, 0)]
     [row] = await pools.fetch("SELECT credits, bonus_credits, bonus_spent FROM dispute")
     assert (tuple(row), await read_figures(top_up)) == ((1_000, 150, 50), (0, 0, 0, 0, 0))
     await assert_ledger_intact()
@@ -200,12 +203,28 @@ def _reported(top_up: TopUpRow, status: DisputeStatus | RefundStatus) -> Refund 
     return build_dispute(top_up, status)
 
 
+async def test_a_lost_dispute_is_not_called_a_refund(db: str, rate_cards: RateCardCache) -> None:
+    top_up = await create_paid_top_up(credits=1_000)
+    await spend_credits("alice", rate_cards, 300)
+    await refund_top_up(top_up, 200)
+    report: dict[str, Any] = {"amount_minor": 600}
+
+    await deliver(build_dispute(top_up, LOST, reported_at=NOON, **report))
+    assert await list_moves(top_up) == [("REFUND", -200, 0), ("DISPUTE_LOST", -500, 0), ("DEBT", 0, 100)]
+
+    await deliver(build_dispute(top_up, WON, reported_at=NOON + timedelta(seconds=1), **report))
+    assert (await list_moves(top_up))[3:] == [("DEBT", 0, -100), ("DISPUTE_LOST", 500, 0)]
+    kinds = await pools.fetch("SELECT kind, resolved_at IS NULL AS open FROM notification ORDER BY number")
+    assert {("REFUNDED", True), ("DISPUTE_LOST", False)} <= {(row["kind"], row["open"]) for row in kinds}
+    await assert_ledger_intact()
+
+
 async def test_concurrent_events_of_one_dispute_have_one_effect(db: str) -> None:
     top_up = await create_paid_top_up(credits=1_000)
     states = [OPEN, LOST] * 6
     await gather(*(deliver(build_dispute(top_up, status)) for status in states))
     assert await read_refund_figures(top_up) == (TopUpStatus.REFUNDED, 0, 0, 1_000)
-    assert await list_moves(top_up) == [("REFUND", -1_000, 0)]
+    assert await list_moves(top_up) == [("DISPUTE_LOST", -1_000, 0)]
     assert len(await pools.fetch("SELECT 1 FROM dispute")) == 1
     await assert_ledger_intact()
 

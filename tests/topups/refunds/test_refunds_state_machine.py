@@ -23,7 +23,7 @@ from tests.topups.refund_fixtures import build_dispute, external_refund
 
 PICKS = st.integers(0, 3)
 AMOUNTS = st.integers(1, 60)
-BY_TOP_UP = (EntryKind.TOP_UP, EntryKind.REFUND, EntryKind.DEBT)
+BY_TOP_UP = (EntryKind.TOP_UP, EntryKind.REFUND, EntryKind.DISPUTE_LOST, EntryKind.DEBT)
 
 
 class RefundsAndDisputes(RuleBasedStateMachine):
