@@ -21,9 +21,9 @@ class Scope(StrEnum):
     READ = "read"
     """Allows reading any account."""
     ADMIN = "admin"
-    """Allows granting, reversing, refunding and publishing prices, and everything that READ and CHARGE allow.
+    """Allows granting, reversing, refunding, publishing prices, changing any account, and everything that READ allows.
 
-    `has_scope(operator, CHARGE)` is False, so checks that require CHARGE also accept ADMIN (see `check_permission`).
+    It does not imply CHARGE: charges and holds belong to services, so that each names the key of its executor.
     """
 
 

@@ -13,7 +13,8 @@ class Permission(Enum):
     INHERITED = "whoever can read the object"
     """Used only by fields of object types. The permission was checked for the field that returned the object."""
     AUTHENTICATED = "a user, a service or an operator"
-    SERVICE = "a service key with the scope charge, or an operator"
+    SERVICE = "a service key with the scope charge"
+    """An operator does not have it: only a key with the scopes admin and charge has both."""
     OPERATOR = "an operator"
 
 
@@ -30,8 +31,8 @@ def check_permission(caller: Caller | None, needs: Permission) -> None:
         return
     if caller is None:
         raise Unauthenticated("Authentication is required: send an Authorization header with a bearer token.")
-    if needs is Permission.AUTHENTICATED or has_scope(caller, Scope.ADMIN):
+    if needs is Permission.AUTHENTICATED:
         return
-    if needs is Permission.SERVICE and has_scope(caller, Scope.CHARGE):
+    if has_scope(caller, Scope.CHARGE if needs is Permission.SERVICE else Scope.ADMIN):
         return
     raise Forbidden(f"This needs {needs.value}.")

@@ -39,7 +39,8 @@ from tests.engine.transports.websocket_client import Client, open_accepted_conne
 
 SCHEMA = build_schema()._schema
 CALLERS = (
-    "anonymous", "user", "user with organisation", "key: charge", "key: read", "key: admin", "operator",
+    "anonymous", "user", "user with organisation", "key: charge", "key: read", "key: admin", "key: admin and charge",
+    "operator",
 )  # fmt: skip
 ERROR_WAIT_SECONDS = 0.5
 """Longer than a subscription takes to be refused."""
@@ -175,6 +176,8 @@ async def open_transports(api: Api) -> AsyncIterator[Transports]:
     }
     for scope in Scope:
         credentials[f"key: {scope}"] = await service_keys.create_key(f"by {scope}", [scope])
+    both = await service_keys.create_key("by both", [Scope.ADMIN, Scope.CHARGE])
+    credentials["key: admin and charge"] = both
     sockets = GraphQLOverWebSocket(ENGINE, authenticator, api.state)
     yield Transports(GraphQLOverHTTP(ENGINE, authenticator, api.state, graphiql=False), sockets, credentials)
     await authenticator.close()

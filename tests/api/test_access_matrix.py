@@ -26,10 +26,10 @@ UNAUTHENTICATED_ERROR = (
     "UNAUTHENTICATED",
     "Authentication is required: send an Authorization header with a bearer token.",
 )
-SERVICE_ERROR = ("FORBIDDEN", "This needs a service key with the scope charge, or an operator.")
+SERVICE_ERROR = ("FORBIDDEN", "This needs a service key with the scope charge.")
 OPERATOR_ERROR = ("FORBIDDEN", "This needs an operator.")
 BUYER_ERROR = ("FORBIDDEN", "Only a user can buy credits, for its own account.")
-KEYS = {"key: charge", "key: read", "key: admin"}
+KEYS = {"key: charge", "key: read", "key: admin", "key: admin and charge"}
 
 AUTHENTICATED = {
     "query account", "query agent", "query task", "query tasks", "query topUp", "query blockPrice",
@@ -58,9 +58,9 @@ def expected(operation: str, caller: str) -> tuple[str, str] | None:
     if operation in BUYERS:
         return BUYER_ERROR if caller in KEYS else None
     if operation in SERVICES:
-        return None if caller in {"key: charge", "key: admin", "operator"} else SERVICE_ERROR
+        return None if caller in {"key: charge", "key: admin and charge"} else SERVICE_ERROR
     if operation in OPERATORS:
-        return None if caller in {"key: admin", "operator"} else OPERATOR_ERROR
+        return None if caller in {"key: admin", "key: admin and charge", "operator"} else OPERATOR_ERROR
     return None
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from app.api.schema import build_schema
 from app.audit_log import records
-from app.auth.caller import Caller
+from app.auth.caller import Caller, Scope
 from app.db import pools
 from app.engine.global_ids import encode_id
 from app.engine.permissions import AuditPolicy, Permission
@@ -26,6 +26,7 @@ pytestmark = pytest.mark.anyio
 
 SCHEMA = build_schema()._schema
 OLIVIA = replace(OPERATOR, key_id="signing-key-1")
+CHARGING_OLIVIA = replace(OLIVIA, scopes=OLIVIA.scopes | {Scope.CHARGE})
 EXECUTOR = replace(SERVICE, actor="service:0123456789abcdef", key_id="0123456789abcdef")
 AUDIT_LOG = """query($first: Int! = 25, $after: String, $ownerId: ID, $actor: String, $action: String) {
     auditLog(first: $first, after: $after, ownerId: $ownerId, actor: $actor, action: $action) {
@@ -210,18 +211,19 @@ async def test_charges_and_holds_of_services_name_actor_and_request_in_their_row
 
 @pytest.mark.parametrize("free", [False, True], ids=["paid", "free"])
 async def test_charges_and_holds_of_operators_are_recorded_with_the_signing_key(api: Api, free: bool) -> None:
+    """An operator charges only with the scope of a service as well."""
     await grant_credits("alice", 100)
     await start_task("alice", task_id="t")
     run = {"taskId": "t", "block": "ReplicateModelBlock", "usesOwnKey": free}
     batch = "mutation($input: [ChargeInput!]!) { chargeBatch(input: $input) { __typename } }"
     for _ in range(2):  # the second time everything is a replay
-        await send(api, OLIVIA, "charge", **run, blockRunId="one")
-        await api.data(OLIVIA, batch, input=[run | {"blockRunId": "two"}, run | {"blockRunId": "three"}])
-        await send(api, OLIVIA, "placeHold", **run, blockRunId="held", atMost={}, timeoutSeconds=60)
-        await send(api, OLIVIA, "captureHold", taskId="t", blockRunId="held", measurements={})
+        await send(api, CHARGING_OLIVIA, "charge", **run, blockRunId="one")
+        await api.data(CHARGING_OLIVIA, batch, input=[run | {"blockRunId": "two"}, run | {"blockRunId": "three"}])
+        await send(api, CHARGING_OLIVIA, "placeHold", **run, blockRunId="held", atMost={}, timeoutSeconds=60)
+        await send(api, CHARGING_OLIVIA, "captureHold", taskId="t", blockRunId="held", measurements={})
     recorded = (await audit_log(api))[::-1]
     assert {(one["actor"], one["keyId"], one["scope"], one["ownerId"]) for one in recorded} == {
-        ("operator:olivia", "signing-key-1", "admin", "alice")
+        ("operator:olivia", "signing-key-1", "admin, charge", "alice")
     }
     assert [(one["action"], one["subject"]) for one in recorded] == [
         ("charge", "task t block run one"),
@@ -255,7 +257,9 @@ async def test_a_task_stopped_by_an_unpaid_charge_of_an_operator_is_recorded_onc
         query = f"mutation($input: {kind}Input!) {{ {name}(input: $input) {{ __typename }} }}"
         results = []
         for _ in range(2):
-            done = await api.data(OLIVIA, query, input=input | {"taskId": name, "blockRunId": f"{name}-unpaid"})
+            done = await api.data(
+                CHARGING_OLIVIA, query, input=input | {"taskId": name, "blockRunId": f"{name}-unpaid"}
+            )
             results.append(done[name]["__typename"])
         assert results == ["InsufficientCreditsError", "TaskStoppedError"]
     assert [

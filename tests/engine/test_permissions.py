@@ -36,7 +36,7 @@ EVERY_CALLER = [None, USER, READER, SERVICE, OPERATOR]
         (Permission.PUBLIC, EVERY_CALLER),
         (Permission.INHERITED, EVERY_CALLER),
         (Permission.AUTHENTICATED, [USER, READER, SERVICE, OPERATOR]),
-        (Permission.SERVICE, [SERVICE, OPERATOR]),
+        (Permission.SERVICE, [SERVICE]),
         (Permission.OPERATOR, [OPERATOR]),
     ],
 )
@@ -67,7 +67,7 @@ async def test_a_caller_without_the_permission_is_forbidden_and_no_resolver_runs
     payload = await execute("mutation { spend(cost: 5) { __typename } }", USER)
     assert payload["data"] is None
     assert payload["errors"][0]["extensions"] == {"code": "FORBIDDEN"}
-    assert payload["errors"][0]["message"] == "This needs a service key with the scope charge, or an operator."
+    assert payload["errors"][0]["message"] == "This needs a service key with the scope charge."
     assert sample_schema.resolver_calls == []
 
 

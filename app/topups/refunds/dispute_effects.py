@@ -2,7 +2,8 @@
 
 A dispute concerns a number of the top-up's credits, at most those that refunds and other disputes leave. An open
 dispute freezes the credits that are neither spent nor held. A lost dispute takes these credits back, with
-DISPUTE_LOST entries whose reason contains the id of the dispute. The spent and held credits become debt, with a DEBT entry.
+DISPUTE_LOST entries whose reason contains the id of the dispute. The spent and held credits become debt, with a DEBT
+entry.
 
 Reports may arrive in any order, repeatedly, and as several event types. Only one report of each dispute is valid: a
 decision (WON or LOST) replaces OPEN, and otherwise a later report replaces an earlier one. First the effect of the

@@ -210,10 +210,11 @@ async def test_a_lost_dispute_is_not_called_a_refund(db: str, rate_cards: RateCa
     report: dict[str, Any] = {"amount_minor": 600}
 
     await deliver(build_dispute(top_up, LOST, reported_at=NOON, **report))
-    assert await list_moves(top_up) == [("REFUND", -200, 0), ("DISPUTE_LOST", -500, 0), ("DEBT", 0, 100)]
+    lost = [("REFUND", -200, 0), ("DISPUTE_LOST", -500, 0), ("DEBT", 0, 100)]
+    assert (await list_moves(top_up))[-3:] == lost
 
     await deliver(build_dispute(top_up, WON, reported_at=NOON + timedelta(seconds=1), **report))
-    assert (await list_moves(top_up))[3:] == [("DEBT", 0, -100), ("DISPUTE_LOST", 500, 0)]
+    assert (await list_moves(top_up))[-5:] == [*lost, ("DEBT", 0, -100), ("DISPUTE_LOST", 500, 0)]
     kinds = await pools.fetch("SELECT kind, resolved_at IS NULL AS open FROM notification ORDER BY number")
     assert {("REFUNDED", True), ("DISPUTE_LOST", False)} <= {(row["kind"], row["open"]) for row in kinds}
     await assert_ledger_intact()
