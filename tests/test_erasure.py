@@ -1,5 +1,7 @@
 """`python -m app erase`: the owner id is nowhere afterwards, and amounts and the hash chain are intact."""
 
+import re
+import secrets
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -7,7 +9,9 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from app.db import pools
+from app.db import pools, roles
+from app.erasure import erase_owner
+from app.erasure.columns import ENTRY_COLUMNS, JSON_COLUMNS, TEXT_COLUMNS
 from app.ledger import accounts
 from app.outgoing_webhooks import endpoints
 from app.outgoing_webhooks.secret_box import SecretBox
@@ -16,7 +20,7 @@ from app.tasks import holds
 from app.tasks.lifecycle import cancel_task
 from app.topups import inbox
 from app.topups.settlement import settle
-from tests.command_line import run_beside
+from tests.command_line import run_beside, url_for_role
 from tests.conftest import LEDGER_KEY
 from tests.factories import charge_block_run, grant_credits, hold_request, publish_rate_cards, start_task
 from tests.topups.refund_fixtures import refund_top_up
@@ -28,6 +32,58 @@ REASON = ("--reason", "request 17")
 
 OWNER = "auth0|alice.o'neil@example.com"
 """It contains what has a meaning in regular expressions and in JSON."""
+
+WITHOUT_OWNER_IDS = {
+    *[
+        "audit_record.action",
+        "audit_record.key_id",
+        "audit_record.scope",
+        "auto_top_up.blocked_reason",
+        "auto_top_up.consent_version",
+        "block_run.block",
+        "block_run.model",
+        "block_run.outcome",
+        "credit_grant.source",
+        "credit_grant.top_up_id",
+        "dispute.dispute_ref",
+        "dispute.status",
+        "dispute.top_up_id",
+        "entry.draws",
+        "entry.key_id",
+        "entry.kind",
+        "entry.top_up_id",
+        "hold.claims",
+        "hold.status",
+        "notification.kind",
+        "notification.subject",
+        "operation.kind",
+        "payment_customer.card_label",
+        "payment_customer.card_ref",
+        "payment_customer.customer_ref",
+        "payment_customer.provider",
+        "provider_payment.payment_ref",
+        "provider_payment.top_up_id",
+        "skipped_start.reason",
+        "task.status",
+        "task.stop_reason",
+        "task.trigger",
+        "top_up.currency",
+        "top_up.decline_reason",
+        "top_up.id",
+        "top_up.payment_ref",
+        "top_up.provider",
+        "top_up.provider_ref",
+        "top_up.status",
+        "top_up_refund.id",
+        "top_up_refund.refund_ref",
+        "top_up_refund.status",
+        "top_up_refund.top_up_id",
+        "webhook_delivery.endpoint_id",
+        "webhook_delivery.event_id",
+        "webhook_delivery.event_type",
+    ]
+}
+"""Columns with our own words and ids, ids of the provider, and names of blocks and models."""
 
 
 async def run(db: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -164,6 +220,48 @@ async def test_ids_that_are_words_or_numbers_are_replaced_only_where_they_mean_t
         ("GRANT", "user:?; GRANTED 42 credits, GRANT"),
         ("GRANT", "user:?; GRANTED 42 credits, ?"),
     ]
+
+
+async def test_postgresql_and_python_find_an_owner_id_at_the_same_places(db: str) -> None:
+    for owner in ("alice", "a.b", "auth0|x", "zoë", "x+y(z)[w]{2}\\d^$*?", "a-b", "_x", "'\"", "7", "é1"):
+        text = f"{owner} x{owner} {owner}x user:{owner}, ({owner})/{owner}"
+        pattern = erase_owner.owner_pattern(owner)
+
+        [found] = await pools.fetch("SELECT regexp_replace($1, $2, '?', 'g') AS text", text, pattern)
+
+        assert found["text"] == re.sub(pattern, "?", text)
+        assert "user:?" in found["text"]
+
+
+async def test_every_text_of_an_account_is_erased_or_known_to_contain_no_owner_id(db: str) -> None:
+    columns = await pools.fetch(
+        "SELECT table_name, column_name FROM information_schema.columns AS c WHERE table_schema = 'public'"
+        " AND data_type IN ('text', 'character varying', 'jsonb') AND EXISTS (SELECT FROM information_schema.columns"
+        " WHERE table_schema = 'public' AND table_name = c.table_name AND column_name = 'account_id')"
+    )
+    erased = {(table, name) for table, names in TEXT_COLUMNS.items() for name in names}
+    erased |= {(table, name) for table, name, _ in JSON_COLUMNS} | {("entry", name) for name in ENTRY_COLUMNS}
+    erased |= {("owner", "owner_id"), ("top_up", "payment_url"), ("top_up", "return_url")}
+
+    others = {f"{table}.{name}" for table, name in map(tuple, columns) if (table, name) not in erased}
+
+    assert others == WITHOUT_OWNER_IDS
+
+
+async def test_the_application_role_cannot_erase(db: str) -> None:
+    await grant_credits("alice", 100, reason="asked by alice")
+    before = await pools.fetch("SELECT * FROM entry")
+    name = f"application_{secrets.token_hex(4)}"
+    assert await roles.grant_privileges(url_for_role(db, name, "secret"))
+
+    refused = await run(url_for_role(db, name, "secret"), "erase", "alice", *REASON)
+
+    await pools.fetch(f"DROP OWNED BY {name}")
+    await pools.fetch(f"DROP ROLE {name}")
+
+    assert refused.returncode == 1
+    assert refused.stderr.startswith("Error: The database role lacks a privilege: permission denied for table entry")
+    assert await pools.fetch("SELECT * FROM entry") == before
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,7 @@ async def erase_owner(owner_id: str, *, reason: str, audit: AuditContext) -> Era
     Returns: None if the owner has no account. Raises: InvalidInput: something of the account is not finished.
     """
     pseudonym = f"erased-{secrets.token_hex(12)}"
-    pattern = _pattern(owner_id)
+    pattern = owner_pattern(owner_id)
 
     def substitute(text: str) -> str:
         return re.sub(pattern, pseudonym, text)
@@ -98,7 +98,7 @@ async def erase_owner(owner_id: str, *, reason: str, audit: AuditContext) -> Era
         return Erasure(account_id, pseudonym, found[0]["seq"], mac or bytes(found[0]["last_mac"]), customers)
 
 
-def _pattern(owner_id: str) -> str:
+def owner_pattern(owner_id: str) -> str:
     """Return a regular expression that Python and PostgreSQL read alike."""
     escaped = "".join(c if c.isalnum() or not c.isascii() or c == "_" else f"\\{c}" for c in owner_id)
     before = "(?<=user:)" if owner_id.isdecimal() else "(?<![A-Za-z0-9_])"
