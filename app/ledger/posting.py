@@ -123,7 +123,7 @@ def _configured() -> _Configuration:
 class LockWait:
     """How a posting waits for an account that another transaction has locked.
 
-    `seconds`: the longest wait. `is_batch`: the posting is a batch of the group commit, which does not wait.
+    `seconds`: the longest wait. `is_batch`: the posting is a batch of the group commit, which waits only briefly.
     `is_locked`: an earlier attempt found the account locked.
     """
 
@@ -223,8 +223,8 @@ async def post(
     If an account has very many due changes, some of them are committed first, in transactions of their own. An
     exception from `decide` rolls everything else back, including other due changes; the next posting applies them
     again.
-    If another transaction has locked a single account, the posting waits as `locks` says. For several accounts it does
-    not wait: the exception contains the locked ones, so that the caller can continue with the others.
+    If another transaction has locked a single account, the posting waits as `locks` says. For several accounts it waits
+    only briefly: the exception contains the locked ones, so that the caller can continue with the others.
     Raises: AccountsLocked: some accounts are locked; TimeoutError: the posting took too long, and may have committed.
     """
     ids = sorted(set(account_ids))

@@ -127,7 +127,7 @@ async def charge_card(charge: SavedCardCharge) -> SandboxPayment:
 async def decide_payment(reference: str, status: PaymentStatus, behaviour: CardBehaviour) -> SandboxPayment:
     """Pay or decline. A declined payment can still be paid. Returns: the payment as it is now.
 
-    If the payment saves its card, `behaviour` is stored with the card at the first call.
+    If the payment saves its card, `behaviour` is stored with the card when the payment is paid.
     """
     undecided = Q(status=PaymentStatus.OPEN)
     if status is PaymentStatus.PAID:
