@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from app.exact_json import InexactNumber
-from app.wording import MAX_QUOTED_LENGTH, quote_value, shorten_words
+from app.wording import MAX_QUOTED_LENGTH, quote_value, reason_of, shorten_words
 
 
 @pytest.mark.parametrize(
@@ -71,3 +71,16 @@ def test_only_long_words_of_a_message_are_cut() -> None:
 
 def test_a_number_of_more_digits_than_python_converts_is_described() -> None:
     assert quote_value({"a": 10**5_000}) == '{"a": a number with thousands of digits}'
+
+
+@pytest.mark.parametrize(
+    ("failure", "reason"),
+    [
+        (ConnectionRefusedError(111, "Connect call failed ('127.0.0.1', 5432)"), "Connect call failed"),
+        (OSError("Both: [Errno 111] Connect call failed ('::1', 1, 0, 0)"), "Both: Connect call failed"),
+        (ConnectionError("The server closed the connection"), "The server closed the connection"),
+        (TimeoutError(), ""),
+    ],
+)
+def test_the_reason_of_a_failed_connection_has_nothing_that_python_adds(failure: Exception, reason: str) -> None:
+    assert reason_of(failure) == reason

@@ -205,7 +205,7 @@ async def test_a_failure_leaves_the_event_to_be_retried(db: str) -> None:
             await settle(event)
         stored = (await list_inbox())[event.event_id]
         assert (stored["attempts"], stored["handled_at"], stored["outcome"]) == (attempt, None, None)
-        assert stored["last_error"].startswith("BalanceLimitReached: The balance would exceed")
+        assert stored["last_error"].startswith("The balance would exceed")
     assert (await reload(top_up)).status is TopUpStatus.PENDING
     assert (await posted_credits(top_up.account_id)) == MAX_CREDITS - 499
 
