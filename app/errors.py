@@ -290,7 +290,7 @@ class NotificationNotFound(BillingError):
 
 
 class IdempotencyConflict(BillingError):
-    """The idempotency key or block run id was used before with a different request. Nothing was changed."""
+    """The account has another request with this idempotency key or block run id. Nothing was changed."""
 
     key: str = described("The idempotency key, or the block run id.")
 

@@ -118,6 +118,17 @@ async def test_another_request_with_the_same_block_run_id_is_a_conflict_in_any_t
     assert (await get_balance(one.account_id)).posted == 90
 
 
+async def test_two_owners_may_use_the_same_block_run_id(charge_queue: ChargeQueue) -> None:
+    await grant_credits("alice", 100)
+    await grant_credits("bob", 100)
+    one, two = await start_task("alice"), await start_task("bob")
+
+    done = [await charge_queue.charge(block_run_request(task, block_run_id="run")) for task in (one, two)]
+
+    assert [charge.replayed for charge in done if isinstance(charge, Charge)] == [False, False]
+    assert [(await get_balance(task.account_id)).posted for task in (one, two)] == [90, 90]
+
+
 async def test_a_charge_that_cannot_be_paid_stops_its_task_and_only_free_block_runs_are_accepted_afterwards(
     charge_queue: ChargeQueue,
 ) -> None:

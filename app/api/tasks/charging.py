@@ -54,8 +54,8 @@ describe_enum(
 class ChargeInput:
     task_id: strawberry.ID = strawberry.field(description="The platform's id of the task.")
     block_run_id: strawberry.ID = strawberry.field(
-        description="The platform's id of the block run. A block run is charged only once, even if the request is "
-        "repeated."
+        description="The platform's id of the block run, unique in the account (not only in the task). A block run is "
+        "charged only once, even if the request is repeated."
     )
     block: str = strawberry.field(description="The block, as named in the rate card.")
     settings: JSON | None = strawberry.field(

@@ -46,7 +46,8 @@ describe_enum(
 class PlaceHoldInput:
     task_id: strawberry.ID = strawberry.field(description="The platform's id of the task.")
     block_run_id: strawberry.ID = strawberry.field(
-        description="The platform's id of the block run. It has one hold, even if the request is repeated."
+        description="The platform's id of the block run, unique in the account. It has one hold, even if the request "
+        "is repeated."
     )
     block: str = strawberry.field(description="The block, as named in the rate card.")
     settings: JSON | None = strawberry.field(

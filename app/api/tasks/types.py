@@ -132,7 +132,9 @@ class Entry(global_ids.Node):
 
 @declare.type(description="One execution of one block in a task.", needs=Permission.INHERITED)
 class BlockRun(global_ids.Node):
-    block_run_id: strawberry.ID = declare.value(description="The platform's id of the block run.")
+    block_run_id: strawberry.ID = declare.value(
+        description="The platform's id of the block run, unique in the account."
+    )
     block: str = declare.value(description="The block.")
     model: str | None = declare.value(description="The language model; null if the price does not depend on it.")
     cost: Credits = declare.value(description="The credits charged. Reversals are separate entries.")

@@ -103,7 +103,7 @@ async def test_a_status_that_is_not_known_is_parked_and_names_the_command(db: st
     odd = replace(build_dispute(top_up, OPEN), status=None, provider_status="arbitrated")
     assert await deliver(odd, event_id="sandbox:odd") is EventOutcome.PARKED_UNKNOWN
     stored = (await list_inbox())["sandbox:odd"]
-    assert "has the status 'arbitrated', which is not known" in stored["last_error"]
+    assert 'has the status "arbitrated", which is not known' in stored["last_error"]
     assert f"provider-events decide dp_{top_up.id} won" in stored["last_error"]
     assert (await read_figures(top_up)).frozen == 1_000
 
