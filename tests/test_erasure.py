@@ -34,55 +34,18 @@ OWNER = "auth0|alice.o'neil@example.com"
 """It contains what has a meaning in regular expressions and in JSON."""
 
 WITHOUT_OWNER_IDS = {
-    *[
-        "audit_record.action",
-        "audit_record.key_id",
-        "audit_record.scope",
-        "auto_top_up.blocked_reason",
-        "auto_top_up.consent_version",
-        "block_run.block",
-        "block_run.model",
-        "block_run.outcome",
-        "credit_grant.source",
-        "credit_grant.top_up_id",
-        "dispute.dispute_ref",
-        "dispute.status",
-        "dispute.top_up_id",
-        "entry.draws",
-        "entry.key_id",
-        "entry.kind",
-        "entry.top_up_id",
-        "hold.claims",
-        "hold.status",
-        "notification.kind",
-        "notification.subject",
-        "operation.kind",
-        "payment_customer.card_label",
-        "payment_customer.card_ref",
-        "payment_customer.customer_ref",
-        "payment_customer.provider",
-        "provider_payment.payment_ref",
-        "provider_payment.top_up_id",
-        "skipped_start.reason",
-        "task.status",
-        "task.stop_reason",
-        "task.trigger",
-        "top_up.currency",
-        "top_up.decline_reason",
-        "top_up.id",
-        "top_up.payment_ref",
-        "top_up.provider",
-        "top_up.provider_ref",
-        "top_up.status",
-        "top_up_refund.id",
-        "top_up_refund.refund_ref",
-        "top_up_refund.status",
-        "top_up_refund.top_up_id",
-        "webhook_delivery.endpoint_id",
-        "webhook_delivery.event_id",
-        "webhook_delivery.event_type",
-    ]
-}
+    "audit_record.action", "audit_record.key_id", "audit_record.scope", "auto_top_up.blocked_reason",
+    "auto_top_up.consent_version", "block_run.block", "block_run.model", "block_run.outcome", "credit_grant.source",
+    "credit_grant.top_up_id", "dispute.dispute_ref", "dispute.status", "dispute.top_up_id", "entry.draws",
+    "entry.key_id", "entry.kind", "entry.top_up_id", "hold.claims", "hold.status", "notification.kind",
+    "notification.subject", "operation.kind", "payment_customer.card_label", "payment_customer.card_ref",
+    "payment_customer.customer_ref", "payment_customer.provider", "provider_payment.payment_ref",
+    "provider_payment.top_up_id", "skipped_start.reason", "task.status", "task.stop_reason", "task.trigger",
+    "top_up.currency", "top_up.decline_reason", "top_up.id", "top_up.payment_ref", "top_up.provider",
+    "top_up.provider_ref", "top_up.status", "top_up_refund.id", "top_up_refund.refund_ref", "top_up_refund.status",
+    "top_up_refund.top_up_id", "webhook_delivery.endpoint_id", "webhook_delivery.event_id",
+    "webhook_delivery.event_type",
+}  # fmt: skip
 """Columns with our own words and ids, ids of the provider, and names of blocks and models."""
 
 
@@ -90,7 +53,7 @@ async def run(db: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return await run_beside(*arguments, DATABASE_URL=db, LEDGER_KEY=LEDGER_KEY.hex())
 
 
-async def live_a_life(owner_id: str) -> None:
+async def fill_every_column(owner_id: str) -> None:
     """Write the owner id into every column that can contain it."""
     await endpoints.create_endpoint("https://hooks.example.com/", box=SecretBox([LEDGER_KEY]), allow_private=False)
     rate_cards: RateCardCache = await publish_rate_cards()
@@ -133,7 +96,7 @@ async def places_of(text: str) -> list[str]:
 
 
 async def test_an_erased_owner_id_is_nowhere_and_the_ledger_is_intact(db: str, tmp_path: Path) -> None:
-    await live_a_life(OWNER)
+    await fill_every_column(OWNER)
     await grant_credits("bob", 5, reason=f"found by {OWNER}")
     before = await pools.fetch("SELECT seq, kind, credits, balance_after FROM entry ORDER BY account_id, seq")
     heads = tmp_path / "heads"

@@ -101,10 +101,11 @@ async def test_servers_of_both_versions_work_on_the_migrated_database(
         await reset(url, {**card, "blocks": [*card["blocks"], ITEM_BLOCK]})
         settings = {"DATABASE_URL": url, "LEDGER_KEY": secrets.token_hex(32), "DATA_DIR": str(tmp_path), "PORT": "0"}
         with started(settings) as new, started(settings, checkout=previous) as old:
-            available = [spend_a_day(Servers(new, old), "first"), spend_a_day(Servers(old, new), "second")]
+            first = use_all_operations(Servers(new, old), "first")
+            second = use_all_operations(Servers(old, new), "second")
 
         verified = run_process("verify", **settings)
-        assert available == [115, 230]
+        assert (first, second) == (115, 230)
         assert (verified.returncode, verified.stdout.rpartition(": ")[2]) == (0, "the ledger is intact\n")
 
 
@@ -117,10 +118,10 @@ def started(settings: Mapping[str, str], checkout: Path = REPOSITORY) -> Iterato
         assert server.end() == 0
 
 
-def spend_a_day(servers: Servers, task: str) -> int:
+def use_all_operations(servers: Servers, task: str) -> int:
     """Grant, charge, hold, reverse, run out, resume, buy and refund: each request at the other version than the last.
 
-    Returns: the credits that are available to Alice afterwards. Each day adds 115.
+    Returns: the credits that are available to Alice afterwards. Each call adds 115.
     """
     run, other = f"{task}-run", f"{task}-other"
     servers.done("grantCredits", "operator", ownerId="alice", credits=100, reason="welcome", idempotencyKey=task)
