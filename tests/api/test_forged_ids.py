@@ -20,7 +20,7 @@ from app.engine.global_ids import decode_parts, encode_parts
 from app.engine.pagination import filtered_list_name
 from app.pricing.rate_card_cache import RateCardCache
 from tests.api.callers import SCHEMA, document_of
-from tests.api.conftest import ALICE, OPERATOR, Api
+from tests.api.conftest import ALICE, OPERATOR, SERVICE, Api
 from tests.api.populated_account import KINDS, PopulatedAccount, populate_account
 from tests.api.test_owner_scope import ARGUMENTS, variables_for
 
@@ -235,7 +235,8 @@ async def test_a_forged_id_in_a_subscription_is_refused(api: Api, alice: Populat
         field = SCHEMA.subscription_type.fields[name]
         for text in [text for text in TEXTS if not (text.isascii() and text.isprintable() and 1 <= len(text) <= 255)]:
             variables = variables_for(field, path, text)
-            stream = api.subscribe(OPERATOR, document_of(kind, name, field, variables), **variables)
+            caller = SERVICE if name == "taskSignals" else OPERATOR
+            stream = api.subscribe(caller, document_of(kind, name, field, variables), **variables)
             with pytest.raises(OperationFailed) as refused:
                 async with asyncio.timeout(2):
                     await anext(stream)

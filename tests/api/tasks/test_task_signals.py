@@ -390,7 +390,7 @@ async def test_the_sweep_sends_signals_whose_notification_was_lost(
 
 
 async def test_only_service_keys_that_may_charge_subscribe_to_signals(api: Api) -> None:
-    for caller in (ALICE, BOB, READER, None):
+    for caller in (ALICE, BOB, READER, None, OPERATOR):
         [error] = await errors_of(api, caller, ["alice"])
         assert error["extensions"]["code"] == ("UNAUTHENTICATED" if caller is None else "FORBIDDEN")
 
@@ -401,6 +401,6 @@ async def test_a_list_of_owners_has_one_to_a_thousand_ids(api: Api) -> None:
         (["x"] * 1_001, "ownerIds must have 1 to 1,000 items; it has 1,001."),
         (["alice", "a b"], "ownerIds.1 must have 1 to 255 visible characters"),
     ):
-        [error] = await errors_of(api, OPERATOR, owners)
+        [error] = await errors_of(api, SERVICE, owners)
         assert error["extensions"]["code"] == "BAD_USER_INPUT"
         assert message in error["message"]
