@@ -96,13 +96,16 @@ _RECORD_CHECK: Final = SetStatement(
 )
 
 # Of the changed accounts, selects those that are below the threshold. Accounts with a skip reason are selected instead
-# if their last check was more than five seconds ago.
+# if their last check was more than five seconds ago, or a card was saved since.
 _CHANGED: Final = """
     SELECT u.account_id FROM unnest($1::bigint[]) AS k(id)
     JOIN auto_top_up AS u ON u.account_id = k.id AND u.enabled
     JOIN account AS a ON a.id = u.account_id
     WHERE (u.blocked_reason IS NULL AND greatest(a.posted - a.held - a.frozen, 0) < u.threshold)
-       OR (u.blocked_reason IS NOT NULL AND u.checked_at < clock_timestamp() - interval '5 seconds')
+       OR (u.blocked_reason IS NOT NULL
+           AND (u.checked_at < clock_timestamp() - interval '5 seconds'
+                OR EXISTS (SELECT FROM payment_customer AS c
+                           WHERE c.account_id = u.account_id AND c.card_saved_at >= u.checked_at)))
 """
 
 # Selects accounts that must be checked although no change was announced: those below the threshold without a skip

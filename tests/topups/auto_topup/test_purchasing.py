@@ -17,7 +17,7 @@ from app.ledger.rules import balance_changes
 from app.ledger.rules.account_state import Cause
 from app.live.change_feed import ChangeFeed
 from app.topups import queries, settlement
-from app.topups.auto_topup import configuration, worker
+from app.topups.auto_topup import configuration, rows, worker
 from app.topups.auto_topup.configuration import ConfigureRequest
 from app.topups.auto_topup.purchasing import SWEEP_NAME, buy_if_needed, reconcile_purchases
 from app.topups.auto_topup.rules import AutoTopUpConfig, AutoTopUpState, Buy, Skip, SkipReason
@@ -324,6 +324,18 @@ async def test_the_sweep_finds_a_low_balance_whose_notification_was_lost(db: str
 
     await posting.post([account_id], spend)
     assert await find_due() == [account_id]
+
+
+async def test_a_saved_card_ends_the_wait_of_a_skipped_account(db: str) -> None:
+    account_id = await enable_auto_topup()
+    await pools.fetch("UPDATE payment_customer SET card_ref = NULL, card_saved_at = NULL RETURNING 1")
+    assert await buy_if_needed(account_id, SANDBOX, TERMS) == Skip(SkipReason.NO_CARD)
+    assert await rows.find_changed([account_id]) == []
+
+    await save_card("alice")
+
+    assert await rows.find_changed([account_id]) == [account_id]
+    assert await buy_if_needed(account_id, SANDBOX, TERMS) == Buy(1_000)
 
 
 async def test_a_change_of_a_low_balance_is_followed_by_one_purchase(db: str) -> None:
