@@ -61,7 +61,12 @@ def ids_of(field: GraphQLField) -> Iterator[tuple[str, ...]]:
                     yield (name, inner)
 
 
-ARGUMENTS = [(kind, name, path) for kind, name, field in operations() for path in ids_of(field)]
+ARGUMENTS = [
+    (kind, name, path)
+    for kind, name, field in operations()
+    for path in ids_of(field)
+    if path[-1] != "endpointId"  # webhook endpoints belong to no owner
+]
 NAMED = {".".join((name, *path)) for _, name, path in ARGUMENTS}
 
 
