@@ -4,7 +4,8 @@ All metrics are declared here. Other modules record values in them, which takes 
 workers, prometheus-client keeps the values in files of a directory (`PROMETHEUS_MULTIPROC_DIR`, which `serve` sets),
 and any worker can report the sums.
 
-Labels have few values: an operation is the first field of a document, never a name that the client has chosen.
+Labels have few values: `operation` is the first field of a document, not the operation's name, which the client
+chooses.
 """
 
 import os
@@ -105,7 +106,7 @@ def record_request(transport: str, operation: str, outcome: str, seconds: float,
         SUBSCRIPTIONS_ENDED.labels(transport, operation, outcome).inc()
         return
     key = (transport, operation, outcome)
-    child = _requests.get(key)  # `labels` takes as long as the observation
+    child = _requests.get(key)  # cached, because `labels` takes as long as `observe`
     if child is None:
         child = _requests[key] = REQUESTS.labels(*key)
     child.observe(seconds)
@@ -131,7 +132,7 @@ def record_entry(kind: str, credits: int) -> None:
 
 
 def record_pushes(notified: Iterable[float]) -> None:
-    """Record that subscribers have new states now. `notified` are the times at which the notifications arrived."""
+    """Record the push delay of states that subscribers have now. `notified`: when their notifications arrived."""
     now = time.monotonic()
     for at in notified:
         PUSH_DELAY.observe(now - at)

@@ -47,7 +47,7 @@ def start(processor: "SpanProcessor | None" = None) -> None:
 
 def stop() -> None:
     """Create no more spans."""
-    global _tracer  # noqa: PLW0603  the counterpart of `start`
+    global _tracer  # noqa: PLW0603  reset what `start` has set
     _tracer = None
 
 
@@ -96,7 +96,7 @@ def current_context() -> SpanContext | None:
 
 
 def batch_span(name: str, requests: Sequence[SpanContext | None], *, size: int) -> AbstractContextManager[Any]:
-    """A span for work on `size` items of several requests. It links to all, and is a child of the first one's span."""
+    """A span for work on `size` items of several requests. It links to all their spans and is a child of the first."""
     if _tracer is None:
         return NO_SPAN
     known = list({context.span_id: context for context in requests if context is not None}.values())

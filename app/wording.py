@@ -1,4 +1,4 @@
-"""Parts of messages for people: numbers with their noun, and values of callers, spelled as JSON and never long."""
+"""Parts of messages for people: numbers with their noun, and values of callers, written as JSON and shortened."""
 
 import json
 import re
@@ -12,7 +12,7 @@ _INVISIBLE: Final = re.compile(r"[^ -~]")
 
 
 def counted(number: int, noun: str, plural: str | None = None) -> str:
-    """Return the number with its noun. `plural` is the noun with an s unless it is given."""
+    """Return the number with its noun. Without `plural`, the plural is the noun with an s."""
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
@@ -22,7 +22,7 @@ def quote_value(value: object) -> str:
         is_long = len(value) > MAX_QUOTED_LENGTH
         return _escape_invisible(json.dumps(shorten(value), ensure_ascii=False)) if is_long else _leaf(value)
     text = ""
-    for part in _parts(value):  # a long value is not converted beyond the limit
+    for part in _parts(value):  # converts no more of a long value than is shown
         text += part
         if len(text) > MAX_QUOTED_LENGTH:
             break
@@ -30,14 +30,14 @@ def quote_value(value: object) -> str:
 
 
 def reason_of(failure: Exception) -> str:
-    """Return the text of a failed connection without what Python adds: `[Errno 111]` and the address as a tuple."""
+    """Return the message of a connection error without `[Errno 111]` and the address tuple, which Python adds."""
     return re.sub(r"\[Errno -?\d+\] | \('[^)]*\)", "", str(failure))
 
 
 def shorten_words(text: str) -> str:
     """Return a text of other software, without characters that cannot be seen and with long words cut.
 
-    Such words are names and values of the caller, which have no limit of their own.
+    Long words are usually names and values of the caller, whose length is not limited.
     """
     return _escape_invisible(re.sub(rf"\w{{{MAX_QUOTED_LENGTH + 1},}}", lambda word: shorten(word[0]), text))
 
@@ -69,7 +69,7 @@ def _leaf(value: object) -> str:
 
 
 def _escape_invisible(text: str) -> str:
-    """Escape control characters and those that would change the order of the message's text."""
+    """Escape control characters, and characters that change the direction of text."""
     return _INVISIBLE.sub(lambda found: found[0] if found[0].isprintable() else json.dumps(found[0])[1:-1], text)
 
 

@@ -48,7 +48,7 @@ class Results:
         self.data[section.name] = section.rounds
 
     def add_ledger(self, name: str, is_exact: bool, text: str) -> None:
-        """Whether the ledger is valid and holds what it must, and in words."""
+        """Add the verification of a ledger. `is_exact`: it is valid and contains exactly the acknowledged charges."""
         self.out.print(f"ledger of {name}: {'exact' if is_exact else 'NOT EXACT'}. {text}", highlight=False)
         self.is_exact = self.is_exact and is_exact
         self.data.setdefault("ledgers", {})[name] = text
@@ -109,7 +109,7 @@ def command(
 
 
 async def run(measurements: list[Measurement], extent: Extent, others: Collection[str]) -> Results:
-    """Measure and print. `others`: LIVE, GROWTH, both or neither."""
+    """Measure, and print the tables. `others` contains LIVE, GROWTH, both or neither."""
     # A table row that is wrapped is not Markdown, so the width does not depend on the terminal.
     results = Results(Console(width=220))
     results.data["machine"] = environment.machine()
@@ -139,7 +139,7 @@ async def _measure_charges(measurements: list[Measurement], extent: Extent, dire
         rounds: list[dict[str, Figures]] = []
         for number in range(1, extent.rounds + 1):
             measured: dict[str, Figures] = {}
-            # Every second round is reversed, so that none always follows the same one.
+            # Every second round is reversed, so that a measurement does not always follow the same one.
             for measurement in measurements if number % 2 else reversed(measurements):
                 result = await contenders.measure(measurement, number=number, seconds=extent.seconds)
                 measured[measurement.name] = result.figures()

@@ -22,7 +22,7 @@ SETTINGS: Final[Mapping[Contender, Mapping[str, str]]] = {
     "interpreted": {"COMPILE_OPERATIONS": "off"},
     "workers": {"WORKERS": "2"},
 }
-"""The contenders that are this server with a ledger of their own, and their settings."""
+"""The contenders that are this server with their own ledger, and their settings."""
 REFERENCE_SERVERS: Final[Mapping[Contender, tuple[str, str]]] = {
     "stock": ("bench.reference_servers", "pages"),
     "route": ("bench.reference_servers", "route"),
@@ -65,14 +65,14 @@ class Measurement:
 
     @property
     def ledger(self) -> Contender | None:
-        """The contender whose database is used; None: no database."""
+        """The contender whose database is used; None if no database is used."""
         if self.contender == "route":
             return None
         return "server" if self.contender in ("batch", "stock") else self.contender
 
     @property
     def process(self) -> Contender:
-        """The contender whose process answers."""
+        """The contender whose process responds."""
         return "server" if self.contender == "batch" else self.contender
 
     @property
@@ -108,13 +108,13 @@ ALL: Final = (
 
 
 def _pgbench_for(name: str) -> str | None:
-    """The pgbench measurement of the same load: with one client for one client, else with 32."""
+    """The pgbench measurement of the same load, with one client if the measurement has one, otherwise with 32."""
     _, load, clients = name.split("-")
     return None if load == "library" or name.startswith("route") else f"pgbench-{load}-{1 if clients == '1' else 32}"
 
 
 def _unbatched_for(name: str) -> str | None:
-    """Not for one client, which has nothing to be batched with."""
+    """The measurement of the same load with batches of one charge. None for one client: it has no batches."""
     contender, load, clients = name.split("-")
     is_comparable = contender not in ("pgbench", "route") and load in ("many", "hot") and clients != "1"
     return f"unbatched-{load}-64" if is_comparable else None
@@ -160,7 +160,7 @@ GOALS: Final = (
 
 
 def select(names: Collection[str]) -> list[Measurement]:
-    """The measurements with one of these names, contenders or loads. Raises: ValueError: a name that does not exist."""
+    """The measurements with one of these names, contenders or loads. Raises: ValueError: a name does not exist."""
     known = {part for one in ALL for part in (one.name, one.contender, one.load)}
     if unknown := [name for name in names if name not in known]:
         raise ValueError(f"There is no {', '.join(unknown)}. Names: {', '.join(sorted(known))}.")
@@ -221,7 +221,7 @@ class Contenders:
         return result
 
     async def verify_ledgers(self) -> dict[str, tuple[bool, str]]:
-        """Whether each ledger is valid and holds exactly the acknowledged charges, and in words, by contender."""
+        """By contender: whether its ledger is valid and has exactly the acknowledged charges, and a text about it."""
         found: dict[str, tuple[bool, str]] = {}
         for contender, acknowledged in self.acknowledged.items():
             is_valid, text = await asyncio.to_thread(environment.verify_ledger, self.urls[contender])
@@ -233,7 +233,7 @@ class Contenders:
 
 @asynccontextmanager
 async def started(measurements: list[Measurement], directory: Path) -> AsyncIterator[Contenders]:
-    """Everything that these measurements need, filled and warmed up."""
+    """Start the servers that these measurements need, with filled databases, and warm them up."""
     loads = {one.load for one in measurements}
     with ExitStack() as stack:
         progress("starting PostgreSQL")
@@ -251,7 +251,7 @@ async def started(measurements: list[Measurement], directory: Path) -> AsyncIter
 
 
 async def _create_databases(found: Contenders, measurements: list[Measurement], server_url: str) -> None:
-    """The first ledger is filled; the others are copies of it."""
+    """Fill the first ledger. The others are copies of it."""
     ledgers = {one.ledger for one in measurements}
     loads = {one.load for one in measurements}
     for contender in [one for one in SETTINGS if one in ledgers]:
@@ -278,7 +278,7 @@ def _server(found: Contenders, contender: Contender) -> AbstractContextManager[S
 
 
 async def _warm_up(found: Contenders, measurements: list[Measurement]) -> None:
-    """One short measurement of each kind, so that no server is cold and PostgreSQL plans for tables with rows."""
+    """Take one short measurement of each kind. Then servers have filled their caches, and PostgreSQL has statistics."""
     done: set[tuple[Contender, str]] = set()
     for measurement in measurements:
         kind = (measurement.process, measurement.load if measurement.load in ("balance", "library") else "charges")

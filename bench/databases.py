@@ -1,4 +1,4 @@
-"""The databases that are measured: accounts with credits and running tasks, made by this server's own use cases."""
+"""The databases that are measured: accounts with credits and running tasks, created by the functions of `app`."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -39,7 +39,7 @@ TASKS: Final = "query Tasks($taskIds: [ID!]!) { tasks(taskIds: $taskIds) { taskI
 
 
 async def fetch(url: str, sql: str) -> Any:
-    """Run statements on a connection of their own. Returns the value of a single SELECT."""
+    """Run statements on a new connection. Returns the value of a single SELECT."""
     connection = await database_url.connect(url)
     try:
         return await (connection.fetchval if sql.startswith("SELECT") else connection.execute)(sql)
@@ -54,13 +54,13 @@ async def create(server_url: str, name: str, *, template: str | None = None) -> 
 
 
 async def analyze(url: str) -> None:
-    """What autovacuum does after a while. Not on empty tables: PostgreSQL would keep plans made for those."""
+    """Do what autovacuum does after a while. The tables must have rows, or PostgreSQL keeps plans for empty tables."""
     await fetch(url, "VACUUM ANALYZE")
 
 
 @asynccontextmanager
 async def open_ledger(url: str) -> AsyncIterator[str]:
-    """Open this process's pools on a database, migrated. Yields the service key that may charge."""
+    """Open this process's pools on a database and migrate it. Yields a service key that may charge."""
     configure_ledger(get_settings())
     accounts.clear_cache()
     task_accounts.clear_cache()
@@ -75,7 +75,7 @@ async def open_ledger(url: str) -> AsyncIterator[str]:
 
 
 async def fill(url: str, *, many: int, hot: bool) -> str:
-    """`many` accounts with one task each and, if `hot`, one account with 64 tasks. Returns the service key."""
+    """Create `many` accounts with one task each and, if `hot`, one account with 64 tasks. Returns the service key."""
     async with open_ledger(url) as key:
         if hot:
             await _create_account(workload.HOT_OWNER)
@@ -103,7 +103,7 @@ async def _start_task(owner: str, task: str, agent: str = "agent") -> TaskState:
 
 
 async def _copy_account(first: TaskState, numbers: Sequence[int]) -> None:
-    """A grant and a running task like `first` for each account, in one transaction."""
+    """Add a grant and a running task like `first` to each account, in one transaction."""
     account_ids = await asyncio.gather(*(accounts.get_or_create_account(owner_id(number)) for number in numbers))
     cause = Cause(actor=OPERATOR, reason=REASON)
 
@@ -141,7 +141,7 @@ async def _charge(runs: Sequence[tuple[str, str]], rate_cards: RateCardCache) ->
 
 
 async def fill_library(url: str) -> int:
-    """An account whose agent has run a page of tasks, every second one completed. Returns the number of charges."""
+    """Create an account with a page of tasks, every second one completed. Returns the number of charges."""
     async with open_ledger(url):
         rate_cards = RateCardCache()
         await _create_account(workload.LIBRARY_OWNER)

@@ -1,4 +1,4 @@
-"""Where a benchmark runs: its data directory and PostgreSQL, the servers it starts, and the CPU that they use."""
+"""The environment of a benchmark: its data directory, PostgreSQL and servers, and the CPU time that they use."""
 
 import contextlib
 import os
@@ -44,7 +44,7 @@ def progress(text: str) -> None:
 def benchmark_directory() -> Iterator[Path]:
     """A temporary DATA_DIR for this process and those it starts.
 
-    It lies in the DATA_DIR of this installation, because a file system in memory would make fsync cheap.
+    It is inside the DATA_DIR of this installation, because /tmp may be in memory, where fsync is cheap.
     """
     parent = data_directory(get_settings())
     parent.mkdir(parents=True, exist_ok=True)
@@ -63,7 +63,7 @@ def temporary_postgres(directory: Path) -> Iterator[EmbeddedPostgres]:
             yield server
     finally:
         cluster = directory / "cluster"
-        if cluster.is_symlink():  # when started by root, the cluster lies in a directory of another user
+        if cluster.is_symlink():  # if root has started it, the cluster is in a directory of another user
             shutil.rmtree(cluster.resolve().parent, ignore_errors=True)
 
 
@@ -108,7 +108,7 @@ class Server:
 
 @contextmanager
 def running_server(name: str, *module: str, directory: Path, **environment: str) -> Iterator[Server]:
-    """`python -m MODULE` with its arguments as a process, once it answers. Its output goes to NAME.log in `directory`.
+    """Start `python -m MODULE` with its arguments, and wait until it responds. Its output goes to `directory`/NAME.log.
 
     Raises: BenchmarkFailed: it did not start.
     """
@@ -164,7 +164,7 @@ def run_module(*module: str, text: str = "", **environment: str) -> subprocess.C
 
 
 def verify_ledger(url: str) -> tuple[bool, str]:
-    """Whether the ledger passes `python -m app verify`, and what the command printed."""
+    """Return whether the ledger passes `python -m app verify`, and what the command printed."""
     done = run_module("app", "verify", **server_settings(url))
     return done.returncode == 0, (done.stdout.strip() or done.stderr.strip())[-2000:]
 
@@ -182,8 +182,8 @@ def cpu_seconds(pids: Iterable[int]) -> float:
 def _used_seconds(process: psutil.Process) -> float:
     """CPU time of one process and its ended children.
 
-    Of the process itself in microseconds' precision if the kernel reports it: `cpu_times` counts in hundredths of a
-    second, which is too coarse for a few requests.
+    `cpu_times` counts in hundredths of a second, which is too coarse for a few requests. So the time of the process
+    itself is read in a finer unit if the kernel reports it.
     """
     try:
         times = process.cpu_times()

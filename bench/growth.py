@@ -1,8 +1,8 @@
 """Growth: whether a charge or a page of history costs more when the account has more entries.
 
-Each size is a database of its own with a server of its own, so that every round visits all sizes: one account with so
-many entries, all made by the charge path. Pages of the largest account's history are read at its beginning and in its
-middle.
+For each size there is a database and a server, so that every round measures all sizes. The database has one account
+with that number of entries, all made by charges. Pages of the largest account's history are read at its beginning and
+in its middle.
 """
 
 import asyncio
@@ -99,7 +99,7 @@ class _Ledger:
 
 
 async def measure(directory: Path, extent: Extent) -> tuple[list[dict[str, Figures]], tuple[bool, str]]:
-    """All rounds, and the verification of the largest ledger.
+    """Return the figures of all rounds, and the result of verifying the largest ledger.
 
     Raises: BenchmarkFailed: a charge was refused, or a page has other entries than expected.
     """
@@ -125,7 +125,7 @@ async def measure(directory: Path, extent: Extent) -> tuple[list[dict[str, Figur
 
 @asynccontextmanager
 async def _started(directory: Path, extent: Extent) -> AsyncIterator[list[_Ledger]]:
-    """Ledgers of ascending size. Each is a copy of the one before, filled up."""
+    """Start a server for each ledger, in ascending size. Each ledger is a copy of the one before with more entries."""
     with ExitStack() as stack:
         postgres = stack.enter_context(environment.temporary_postgres(directory / "growth"))
         urls: dict[int, str] = {}
@@ -159,7 +159,7 @@ async def _measure_charges(ledger: _Ledger, *, run: str, seconds: float) -> Figu
 
 
 async def _measure_page(ledger: _Ledger, depth: int, requests: int) -> Figures:
-    """The page that begins with the entry at `depth` (the newest entry is at 1). Raises: BenchmarkFailed."""
+    """Measure the page that begins with the entry at `depth`; the newest entry is at 1. Raises: BenchmarkFailed."""
     account_id, newest = await databases.fetch(ledger.url, ACCOUNT)
     variables = {"after": None if depth == 1 else encode_cursor("entries", account_id, newest - depth + 2)}
     token = development_keys.user_token(workload.HOT_OWNER)

@@ -1,4 +1,4 @@
-"""The benchmark's own HTTP client: lean, because it shares the machine with the server it measures.
+"""An HTTP client that uses little CPU, because it runs on the same machine as the server that it measures.
 
 `python -m bench.http_client` reads a `LoadPlan` as JSON from stdin, keeps every connection busy, waits for all
 responses, and writes a `LoadResult` to stdout. `charge_at_rate` sends charges at a fixed rate instead.
@@ -131,7 +131,7 @@ class LoadRun:
 class RatePlan:
     """Charges to random tasks `{load}-000000` to the last of `tasks`, `per_second` for `seconds`.
 
-    The clock alone says when a charge is sent, however long responses take. `run` prefixes all block run ids.
+    Charges are sent at fixed times, however long the responses take. `run` prefixes all block run ids.
     """
 
     port: int
@@ -145,7 +145,7 @@ class RatePlan:
 
 @dataclass(frozen=True, slots=True)
 class AnsweredCharge:
-    """`task_number`: which task was charged. `version`: that of the balance after the charge. Times in seconds."""
+    """`task_number` is the charged task; `version` is that of the balance after the charge. Times are in seconds."""
 
     task_number: int
     sent_at: float

@@ -1,4 +1,4 @@
-"""Live balances: what a push costs, against the same subscription on Strawberry's own view.
+"""Live balances: the cost of a push, compared with the same subscription on Strawberry's own view.
 
 Each subscriber follows the balance of its own account over a WebSocket while charges arrive at a fixed rate through
 another server on the same database. Each round starts each server anew.
@@ -19,9 +19,9 @@ from bench.workload import Extent, LoadPlan, owner_id, task_id
 SPARE_FILES: Final = 500
 CHARGING_CLIENTS: Final = 64
 PER_SECOND: Final = 200
-"""Charges that are pushed."""
+"""The rate of the charges that are pushed."""
 WARM_UP_SUBSCRIBERS: Final = 5
-"""They connect, are charged and disconnect before anything is measured."""
+"""The number of subscribers that connect, are charged and disconnect before the measurements."""
 WARM_UP_SECONDS: Final = 1.0
 COMMANDS: Final = {"server": ("app", "serve"), "stock": ("bench.reference_servers", "balance")}
 TITLES: Final = {"server": "this server", "stock": "stock Strawberry subscription"}
@@ -71,7 +71,7 @@ def section(rounds: Rounds, extent: Extent) -> Section:
 
 
 async def measure(directory: Path, extent: Extent) -> list[dict[str, Figures]]:
-    """All rounds.
+    """Return the figures of all rounds.
 
     Raises: BenchmarkFailed: a subscriber was disconnected, or a charge was not pushed.
     """
@@ -115,7 +115,7 @@ def _tasks(count: int) -> list[str]:
 async def _measure(
     server: Server, charging: Server, key: str, tokens: list[str], *, run: str, seconds: float, with_throughput: bool
 ) -> Figures:
-    """`charging`: the server that takes the charges at a fixed rate. `tokens`: one of each subscriber."""
+    """`charging`: the server that takes the charges at a fixed rate. `tokens`: one for each subscriber."""
 
     def rate_plan(name: str, accounts: int, seconds: float) -> RatePlan:
         return RatePlan(

@@ -1,6 +1,6 @@
 """pgbench as the lower bound: PostgreSQL alone, with a function that does the least a charge can do.
 
-It locks the account, inserts an entry and updates the balance. It knows no tasks, prices, replays or callers. The
+It locks the account, inserts an entry and updates the balance. There are no tasks, prices, replays or callers. The
 entries are removed before each run, so that the table does not grow.
 """
 
@@ -40,7 +40,7 @@ END $$;
 INSERT INTO account (id, balance)
 SELECT number, {workload.GRANTED_CREDITS} FROM generate_series(0, {workload.MANY_ACCOUNTS}) AS number
 """  # noqa: S608  our own constants
-"""Account 0 is the hot one."""
+"""Account 0 is charged by the load `hot`."""
 
 _RANDOM_ACCOUNT: Final = f"\\set account random(1, {workload.MANY_ACCOUNTS})\n"
 SCRIPTS: Final[dict[Load, str]] = {

@@ -1,9 +1,9 @@
-"""`python -m bench.reference_servers route | pages | balance`: what this server is compared with.
+"""`python -m bench.reference_servers route | pages | balance`: servers with which this server is compared.
 
 `route` is a Starlette route that reads and writes JSON, as the lower bound of server CPU. `pages` and `balance` run on
 Strawberry's own ASGI view with its defaults: `pages` serves this server's schema and resolvers, so that the difference
-is the GraphQL engine; `balance` serves the balance subscription as one would write it, woken by the same change feed,
-with one query for each push. Callers are authenticated as in this server. No background tasks run.
+is the GraphQL engine; `balance` serves a simple balance subscription that uses the same change feed and reads the
+balance with one query for each push. Callers are authenticated as in this server. No background tasks run.
 """
 
 import socket

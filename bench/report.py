@@ -15,7 +15,7 @@ from rich.table import Table
 Figures = Mapping[str, float]
 """The figures of one measurement by name, for example {"p50_ms": 4.1}. A figure that was not measured is absent."""
 Rounds = Sequence[Mapping[str, Figures]]
-"""What each round measured, by the name of the measurement."""
+"""The figures of each round, by the name of the measurement."""
 HIGHER_IS_BETTER = frozenset({"per_second", "throughput_kept"})
 """Figures whose goals are lower bounds; all other figures are costs and latencies."""
 
@@ -30,7 +30,7 @@ def percentile(values: Sequence[float], percent: int) -> float:
 def median(rounds: Rounds, figure: str, name: str, other: str | None = None) -> float | None:
     """The median over the rounds of one figure of `name`, or of its ratio to that of `other` in the same round.
 
-    None where no round has the figures.
+    None if no round has the figures.
     """
     found = []
     for measured in rounds:
@@ -78,7 +78,7 @@ class Goal:
 
 
 def goal_results(goals: Iterable[Goal], rounds: Rounds) -> list[tuple[Goal, float]]:
-    """The goals that these rounds can decide, with what was found."""
+    """The goals for which these rounds have figures, each with its figure or ratio."""
     results = ((goal, median(rounds, goal.figure, goal.name, goal.other)) for goal in goals)
     return [(goal, found) for goal, found in results if found is not None]
 

@@ -1,4 +1,4 @@
-"""Many WebSocket clients that subscribe to a balance each.
+"""Many WebSocket clients, each of which subscribes to a balance.
 
 They run in the process of the benchmark, which also sends the charges that are measured, so that one clock times a
 charge and its push.
@@ -25,7 +25,7 @@ SUBSCRIPTION: Final = "subscription { balance { available held owed version stat
 CONNECT_AT_ONCE: Final = 100
 CONNECT_TIMEOUT_SECONDS: Final = 900
 DRAIN_SECONDS: Final = 0.5
-"""How long to wait for pushes after the last charge, repeatedly, until each charge was seen or the maximum is over."""
+"""The time between two checks, after the last charge, whether every charge was pushed."""
 MAXIMUM_DRAIN_SECONDS: Final = 15.0
 
 Push = tuple[int, float, bytes]
@@ -83,7 +83,7 @@ class Subscribers:
     async def charge(self, plan: RatePlan) -> dict[str, float]:
         """Send charges at a fixed rate until each was pushed. Returns figures, with the CPU of the server that pushes.
 
-        The CPU is without what the server uses as long while nothing happens.
+        The CPU that the server uses in the same time without charges is subtracted.
         """
         idle_started_at, idle = time.perf_counter(), cpu_seconds([self._server.pid])
         await asyncio.sleep(max(plan.seconds / 2, 0.5))
@@ -123,7 +123,7 @@ class Subscribers:
 
 
 class Subscriber(asyncio.Protocol):
-    """One subscription over graphql-transport-ws. Without a task of its own, because there are up to 10,000."""
+    """One subscription over graphql-transport-ws. It has no asyncio task, because there are up to 10,000."""
 
     def __init__(self, subscribers: Subscribers, number: int, port: int, token: str) -> None:
         self._all = subscribers

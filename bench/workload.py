@@ -1,4 +1,4 @@
-"""The requests that every contender answers: accounts, tasks, documents, and the bytes a client sends."""
+"""The requests to the contenders: accounts, tasks, GraphQL documents, and the bytes that a client sends."""
 
 import json
 import random
@@ -25,9 +25,9 @@ GRANTED_CREDITS: Final = 1_000_000_000
 class Extent:
     """How much is measured.
 
-    `rounds` are of everything, `seconds` of each measurement of charges and reads. `more_subscribers`: numbers that are
-    measured once, with this server alone, after the rounds. `entries`: sizes of ledgers, ascending. `pages`: how many
-    times a page of the history is read in a round.
+    `rounds`: their number. `seconds`: the duration of each measurement of charges and reads. `more_subscribers`:
+    numbers of subscribers that are measured once, with this server alone, after the rounds. `entries`: sizes of
+    ledgers, ascending. `pages`: how many times a page of the history is read in a round.
     """
 
     rounds: int = 5
@@ -92,7 +92,10 @@ def task_ids(load: Load) -> list[str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadPlan:
-    """What a client sends, as fast as it is answered. `run` prefixes all block run ids and must be unique."""
+    """What a client sends. `run` prefixes all block run ids and must be unique.
+
+    A connection sends its next request when it has received a response.
+    """
 
     request: Request
     load: Load
@@ -104,7 +107,7 @@ class LoadPlan:
     server_pids: list[int]
     database_pids: list[int]
     accounts: int = MANY_ACCOUNTS
-    """Charge only the first so many of the many accounts."""
+    """The number of accounts that the load `many` charges, or `balance` reads."""
 
     @property
     def counts_responses(self) -> bool:
@@ -114,9 +117,10 @@ class LoadPlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestTemplate:
-    """All requests of a plan, as the parts that are joined to one. They all have the same length.
+    """The parts of which the requests of a plan are made. All requests have the same length.
 
-    `item` occurs `items` times, separated by commas: `%06d` in it is a random number below `choices`, `%08d` counts up.
+    A request has `items` copies of `item`, separated by commas. In each, `%06d` is replaced by a random number below
+    `choices`, and `%08d` by the next number.
     """
 
     before: str
@@ -197,7 +201,7 @@ class LoadResult:
         return self.charges / self.seconds
 
     def figures(self) -> dict[str, float]:
-        """CPU in µs for each charge or read. A server that answered nothing has a rate of 0 and no other figure."""
+        """CPU in µs for each charge or read. Without any response, the rate is 0 and no other figure exists."""
         figures = {"per_second": self.per_second}
         if self.charges:
             figures |= {"p50_ms": self.p50_ms, "p99_ms": self.p99_ms}

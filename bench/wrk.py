@@ -1,4 +1,4 @@
-"""wrk as the client, where it is installed: written in C, it leaves more of the machine to the server.
+"""Runs wrk as the client if it is installed. It is written in C and uses less CPU than `bench.http_client`.
 
 wrk.lua builds the requests and counts the responses.
 """
@@ -23,7 +23,7 @@ SCRIPT: Final = Path(__file__).with_suffix(".lua")
 OWN_CLIENT: Final = "bench.http_client"
 WARM_UP_SECONDS: Final = 0.5
 CONNECT_SECONDS: Final = 0.1
-"""How long wrk needs to open its connections; it counts from its first request."""
+"""The time that wrk needs to open its connections. Its own measurement begins with its first request."""
 DRAIN_TIMEOUT_SECONDS: Final = 60
 
 
@@ -80,7 +80,7 @@ def _run_wrk(plan: LoadPlan) -> LoadResult:
 
 
 def _read_to_end(wrk: "subprocess.Popen[str]") -> str:
-    """wrk is stopped when the script reports that every request is answered, or after the timeout."""
+    """Stop wrk when its script reports that every request has a response, or after the timeout."""
     timer = threading.Timer(DRAIN_TIMEOUT_SECONDS, wrk.kill)
     timer.start()
     output = ""

@@ -22,7 +22,7 @@ from app.ledger import accounts
 
 MAX_ACTOR_LENGTH: Final = 300
 MAX_ACTION_LENGTH: Final = 32
-"""The lengths of the columns. Tortoise refuses to compare a longer text with them."""
+"""The lengths of the columns. Tortoise refuses a filter with a longer text."""
 
 Owner = Annotated[strawberry.ID | None, strawberry.argument(description="Only changes to the account of this owner.")]
 Actor = Annotated[

@@ -1,4 +1,4 @@
-"""Checks of ids and list lengths in arguments. They are made before anything else is decided."""
+"""Checks of ids and list lengths in arguments. Resolvers make them before they call a domain package."""
 
 from collections.abc import Sequence
 

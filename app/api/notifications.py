@@ -119,7 +119,7 @@ class NotificationSubscription:
         owner = require_readable_owner(info.context, owner_id)
         feed, owner_ids = info.context.state.change_feed, readable_owners(info.context.authenticated_caller)
         with feed.subscribe(owner) as changes:
-            # If the account does not exist yet, its creation is announced under the owner's id.
+            # If the account does not exist yet, the change feed reports its creation under the owner's id.
             while (
                 account_id := await retry_until_available(
                     lambda: owner_scope.find_account_id(owner, owner_ids=owner_ids)
@@ -196,7 +196,7 @@ async def _numbers(account_id: int | None, node_ids: list[strawberry.ID]) -> lis
         if parts is None:
             raise NotificationNotFound(notification_id=node_id)
         keys[node_id] = parts
-    # A notification of another account is looked up as number 0, which does not exist, so the statement is the same.
+    # For a notification of another account, number 0 is looked up, which does not exist. So the statement is the same.
     own_id = account_id or 0
     found = await notifications.get_notifications(
         (own_id, number if owner == own_id else 0) for owner, number in keys.values()

@@ -19,7 +19,7 @@ def build_from(cls: type[T], source: object, **values: Any) -> T:
     """Build an object of the dataclass or GraphQL type `cls`.
 
     Fields named in `values` have these values. All others are copied from the attributes of `source` with the same
-    name, so a value that is only passed on is declared at both ends and nowhere else.
+    name, so a value that is only passed on is declared in `cls` and in the type of `source`, and nowhere else.
     """
     names = _field_names(cls)  # type: ignore[arg-type]  # a class is hashable
     return cls(**{name: getattr(source, name) for name in names if name not in values}, **values)

@@ -26,7 +26,7 @@ def mutation(
 ) -> Callable[[F], F]:
     """Declare a field of Mutation whose resolver returns `<Name>Success` and raises `errors`.
 
-    Its GraphQL type is the union `<Name>Result` of both. An argument without a description gets that of its type.
+    Its GraphQL type is the union `<Name>Result` of both. An argument without a description has that of its type.
     """
 
     def declare_mutation(resolver: F) -> F:

@@ -36,7 +36,7 @@ LISTED: Final = 10
 
 
 async def show(owner_id: str) -> None:
-    """Print the figures of an account, and what may prevent tasks. Raises: InvalidInput: the owner has no account."""
+    """Print the figures of an account, and what may stop its tasks. Raises: InvalidInput: the owner has no account."""
     settings = get_settings()
     configure_ledger(settings)
     check_key(owner_id, path="OWNER")
@@ -146,7 +146,7 @@ async def grant(
 
 
 async def erase(owner_id: str, *, reason: str, heads_file: Path | None) -> None:
-    """Replace an owner id by a pseudonym. The account is verified before and after.
+    """Replace an owner id by a pseudonym. The account's ledger is verified before and after.
 
     Raises: InvalidInput: the account is not intact, or has running tasks, open payments or unhandled events.
     """
@@ -173,7 +173,7 @@ async def erase(owner_id: str, *, reason: str, heads_file: Path | None) -> None:
 
 
 async def _check_intact(owner_id: str, heads: list[AccountHead]) -> None:
-    """Raises: InvalidInput: the account is not intact. To sign its entries again would hide this."""
+    """Raises: InvalidInput: the account's ledger is not intact. New signatures of its entries would hide this."""
     report = await verifier.verify_ledger(owner_id)
     account_id = await accounts.find_account_id(owner_id)
     missing = await missing_heads([head for head in heads if head.account_id == account_id])

@@ -25,3 +25,4 @@ JSON_COLUMNS: Final = (
     ("webhook_delivery", "payload", "text"),
 )  # fmt: skip
 ENTRY_COLUMNS: Final = ("actor", "reason", "task_id", "block_run_id", "request_id")
+"""Columns of entries that may contain the owner id."""

@@ -56,7 +56,7 @@ _ENTRIES_AT_ONCE: Final = 5_000
 
 @dataclass(frozen=True, slots=True)
 class Erasure:
-    """What was erased. `customers` are the account's customers at payment providers, which still exist there."""
+    """What was erased. `customers` are the account's customers at payment providers, where they still exist."""
 
     account_id: int
     pseudonym: str
@@ -68,7 +68,7 @@ class Erasure:
 async def erase_owner(owner_id: str, *, reason: str, audit: AuditContext) -> Erasure | None:
     """Replace the owner id everywhere, in one transaction. `pools.connect` must be called first, as the owner role.
 
-    Returns: None if the owner has no account. Raises: InvalidInput: something of the account is not finished.
+    Returns: None if the owner has no account. Raises: InvalidInput: a task, payment or event is not finished.
     """
     pseudonym = f"erased-{secrets.token_hex(12)}"
     pattern = owner_pattern(owner_id)
@@ -99,7 +99,7 @@ async def erase_owner(owner_id: str, *, reason: str, audit: AuditContext) -> Era
 
 
 def owner_pattern(owner_id: str) -> str:
-    """Return a regular expression that Python and PostgreSQL read alike."""
+    """Return a regular expression for the owner id that has the same meaning in Python and PostgreSQL."""
     escaped = "".join(c if c.isalnum() or not c.isascii() or c == "_" else f"\\{c}" for c in owner_id)
     before = "(?<=user:)" if owner_id.isdecimal() else "(?<![A-Za-z0-9_])"
     return f"{before}{escaped}(?![A-Za-z0-9_])"

@@ -1,13 +1,13 @@
 """The account statement: the entries of an account in groups, newest first. The entries of a task form one group.
 
 Groups are ordered by their last entry. A group adds up only the entries that the filters select, so the sum of the
-groups of a month is the sum of the entries of that month. The first page fixes the last entry of the statement. Entries
-never change, so later writes do not move groups between pages.
+groups of a month is the sum of the entries of that month. The last entry of the statement is determined when its first
+page is read. So entries that are written later do not move groups between pages.
 
-A page reads the entries between its first and its last group in chunks, never the whole account. Charges are added up
-from the tasks' block runs by their index. Entries have no index by time; because times never fall along an account, a
-binary search of about 20 reads finds the limits of a period. Kinds without CHARGE, and the reversals of tasks, use the
-partial index of entries that are not charges.
+A page reads the entries between its first and its last group in chunks, never the whole account. The charges of a task
+are added up from its block runs, by an index. Entries have no index by time. But an account's entries are in the order
+of their times, so a binary search of about 20 reads finds the limits of a period. Reversals of tasks, and statements
+without charges, are read by the partial index of entries that are not charges.
 """
 
 from collections.abc import Collection, Iterable, Sequence
@@ -50,7 +50,7 @@ _ENTRIES: Final = """
     ORDER BY seq DESC LIMIT $5
 """
 
-# For kinds without CHARGE: `kind <> 'CHARGE'` makes PostgreSQL use the partial index of those entries.
+# For statements without charges: `kind <> 'CHARGE'` makes PostgreSQL use the partial index of those entries.
 _ENTRIES_WITHOUT_CHARGES: Final = """
     SELECT seq, kind, task_id, credits FROM entry
     WHERE account_id = $1 AND seq > $2 AND seq <= $3 AND kind = ANY($4::text[]) AND kind <> 'CHARGE'
@@ -81,7 +81,7 @@ _REVERSALS: Final = """
 class StatementGroup:
     """One line of the statement: the selected entries of a task, or a single entry (`task_id` is None).
 
-    `last` has the balance after the group. `first` and `last` are the same if there is only one entry.
+    `last` contains the balance after the group. `first` and `last` are the same if there is only one entry.
     """
 
     task_id: str | None
@@ -93,7 +93,7 @@ class StatementGroup:
 
 
 class StatementPosition(NamedTuple):
-    """Where a page ended: the last entry of the statement, and the last entry of the page's last group."""
+    """Where a page ended: the seq of the statement's last entry, and of the last entry of the page's last group."""
 
     pinned_seq: int
     seq: int
@@ -101,7 +101,7 @@ class StatementPosition(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class StatementPage:
-    """Groups in order. `pinned_seq` is the last entry that this statement includes; 0 if the account has no entries."""
+    """Groups in order. `pinned_seq` is the seq of the statement's last entry, 0 if the account has no entries."""
 
     groups: list[StatementGroup]
     pinned_seq: int
@@ -125,7 +125,7 @@ async def statement_page(
     If `kinds` is None, entries of all kinds are included. `from_at` is inclusive, `to_at` is exclusive.
     """
     if after is None:
-        await queries.get_balances([account_id])  # applies due changes, which belong to the first page
+        await queries.get_balances([account_id])  # first applies due changes, which may add entries
         found = await pools.fetch(_LAST_SEQ, account_id)
         pinned = found[0]["seq"] if found else 0
     else:
@@ -202,7 +202,7 @@ class _PageReader:
         return await pools.fetch(sql, self.account_id, self.low, seq, self.kinds, size)
 
     async def _groups(self, entries: Iterable[Any]) -> list[_Sum]:
-        """Return the groups that end in `entries`. A task that ends in a newer entry was on an earlier page."""
+        """Return the groups whose last entry is in `entries`. Groups with a newer last entry were on earlier pages."""
         groups: dict[int, _Sum | str] = {}  # key: the seq of the last entry; value: a group or a task id
         for entry in entries:
             seq, task_id = entry["seq"], entry["task_id"]

@@ -1,7 +1,7 @@
 """Outcomes of block runs. If a block run did not succeed, some or all of its charge is reversed.
 
 The executor reports the outcome once, after the block run has ended. A block run that succeeded costs what it was
-charged. The rate card that priced it says what other outcomes cost (`pricing.outcomes`).
+charged. The rate card that priced a block run contains the cost of the other outcomes (`pricing.outcomes`).
 """
 
 from dataclasses import dataclass
@@ -46,9 +46,9 @@ class FinishedBlockRun:
 async def finish_block_run(request: FinishBlockRunRequest, rate_cards: RateCardCache) -> FinishedBlockRun:
     """Record the outcome of a block run, and reverse the part of its charge that exceeds the cost of the outcome.
 
-    Earlier reversals count. A task that has ended is accepted.
-    Raises: TaskNotFound; BlockRunNotFound: it was not charged in this task (a held block run must be captured or voided
-    first); IdempotencyConflict: it has another outcome; BalanceLimitReached.
+    Credits that were reversed before are subtracted from this part. The task may have ended.
+    Raises: TaskNotFound; BlockRunNotFound: the block run was not charged in this task (a hold must be captured first);
+    IdempotencyConflict: another outcome was reported before; BalanceLimitReached.
     """
     account_id = await task_accounts.require_account(request.task_id)
     key = (account_id, request.block_run_id)

@@ -1,4 +1,4 @@
-"""Budgets: credits held for a whole task, and the decision what pays for a block run.
+"""Budgets: credits held for a whole task. Decides whether a budget or the account pays for a block run.
 
 A task without a budget pays from the account's available credits. A task with a budget pays only from its budget. A
 nested task without its own budget draws on the budget of its closest ancestor that has one.
@@ -97,9 +97,9 @@ def fund_resumed_task(
 ) -> TaskState:
     """Check that credits are available for a task that is being resumed.
 
-    First `add_budget` credits are added to its budget. They also restore its closing reserve, as far as `needed`
-    credits stay outside it.
-    Raises: InsufficientCredits, BudgetReached; InvalidInput: the budget to add to is another task's.
+    First `add_budget` credits are added to its budget. Its closing reserve is restored, at most up to the amount that
+    leaves `needed` credits of the budget outside it.
+    Raises: InsufficientCredits, BudgetReached; InvalidInput: the task draws on the budget of another task.
     """
     if add_budget is not None:
         return _add_budget(account, task, add_budget, needed=needed, actor=actor)

@@ -51,9 +51,9 @@ from app.tasks.stop_and_resume import find_tasks_to_stop, stop_task
 from app.tracing import NO_SPAN
 
 HANG_SECONDS: Final = 8.0
-"""A batch that takes longer hangs. Each of its statements has a time limit, and so has its wait for locks."""
+"""A batch that takes longer is reported as hanging. Its statements and its lock wait have their own time limits."""
 CHARGE_SECONDS: Final = 9.0
-"""The longest time of a charge or a batch, with all waits. The same request can be sent again."""
+"""The longest time of a call of `charge` or `charge_batch`, with all waits. The caller can send the request again."""
 _MAX_RATE_CARD_AGE_SECONDS: Final = 8.0
 """A batch reads rate cards again if they are older than this: one second before their lease ends."""
 
@@ -63,8 +63,8 @@ class Charge:
     """An accepted charge.
 
     For a repeated request, `entry` and the cost are those of the first call; the task and the balance are the current
-    ones. `entry` is None if the cost is 0. `signal` is STOP if nothing is left to pay for this task but its closing
-    reserve, so that its executor starts no more block runs except closing ones.
+    ones. `entry` is None if the cost is 0. `signal` is STOP if at most a closing reserve is left to pay for the
+    task. The executor must then start no more block runs except closing ones.
     """
 
     block_run: BlockRunState
@@ -89,7 +89,7 @@ class ChargeQueue:
         self._begun: dict[object, float] = {}
         """The time at which each batch that is being executed began, by the monotonic clock."""
         self._spans: dict[int, SpanContext | None] = {}
-        """The span of each request that waits, by the id of the object, if tracing is on."""
+        """If tracing is on: the span of each waiting request, by the `id()` of the request."""
         self._charges: GroupCommit[tuple[int, ChargeRequest], ChargeResult] = GroupCommit(
             self._post,
             call_locked=self._post_locked,
@@ -100,8 +100,8 @@ class ChargeQueue:
             fails_whole_batch=failures.is_database_failure,
             loop_turns=LOOP_TURNS,
         )
-        # Finds the accounts of tasks that other workers have started. One query for each charge would take a fifth of
-        # the time of the charge.
+        # Finds the accounts of tasks that other workers have started, with one query for many charges. One query for
+        # each charge would take a fifth of the time of the charge.
         self._accounts = BatchedReads(
             task_accounts.find_accounts,
             batch_limit=batch_limit,
@@ -111,7 +111,7 @@ class ChargeQueue:
         )
 
     async def charge(self, request: ChargeRequest) -> ChargeResult:
-        """Charge one block run. Raises: Overloaded; TimeoutError: it took too long, and may still be charged."""
+        """Charge one block run. Raises: Overloaded; TimeoutError: the block run may still be charged."""
         async with asyncio.timeout(CHARGE_SECONDS):
             account_id = task_accounts.cached_account(request.task_id) or await self._accounts.get(request.task_id)
             if account_id is None:
@@ -125,8 +125,8 @@ class ChargeQueue:
     async def charge_batch(self, requests: Sequence[ChargeRequest]) -> list[ChargeResult | BaseException]:
         """Return the result of each block run, in order. If an item causes a fault, its result is the exception.
 
-        Raises: Overloaded: nothing was decided; the exception of the items, if the database could not be reached for
-        any of them; TimeoutError: they took too long, and may still be charged.
+        Raises: Overloaded: nothing was decided; the first item's exception, if every item failed because of the
+        database; TimeoutError: the block runs may still be charged.
         """
         async with asyncio.timeout(CHARGE_SECONDS):
             accounts = await task_accounts.find_accounts(request.task_id for request in requests)
@@ -150,7 +150,7 @@ class ChargeQueue:
         return results
 
     def find_problem(self) -> str | None:
-        """Return the problem if the charges of a queue hang."""
+        """Return a description of the problem if a batch hangs."""
         seconds = time.monotonic() - min(self._begun.values(), default=math.inf)
         return f"charges have not ended for {seconds:.0f} s" if seconds > HANG_SECONDS else None
 
@@ -173,7 +173,7 @@ class ChargeQueue:
 
     @contextmanager
     def _traced(self, requests: Sequence[ChargeRequest]) -> Iterator[None]:
-        """Let the batches of these requests belong to the current trace."""
+        """Link the spans of the batches of these requests to the current span."""
         context = tracing.current_context()
         for request in requests:
             self._spans[id(request)] = context
@@ -233,7 +233,7 @@ async def ensure_fresh_rate_cards(rate_cards: RateCardCache) -> None:
 
 
 async def rate_card_at(rate_cards: RateCardCache, posting: Posting, account: AccountState) -> Card:
-    """Return the rate card in force at the time of the decision, not of the request."""
+    """Return the rate card in force at the time of the decision. It may differ from that at the time of the request."""
     try:
         return rate_cards.card_at(account.at, clock=posting.at)
     except StaleRateCards:

@@ -119,7 +119,7 @@ _AGENT_COSTS_BY_BLOCK: Final = """
     GROUP BY t.account_id, t.agent_id, b.block ORDER BY credits DESC, b.block
 """
 
-# The last day is today or, if the clock has stepped back since, that of the last entry. A task that ended before the
+# The last day is today or, if the clock has stepped back, the day of the last entry. A task that ended before the
 # first day has no block run on any of the days.
 _AGENT_COSTS_BY_DAY: Final = """
     WITH today AS MATERIALIZED (
@@ -253,8 +253,8 @@ async def agent_costs_by_day(
 async def check_days_and_time_zone(*, days: int, time_zone: str) -> None:
     """Raises: InvalidInput: `days` is not between 1 and 366, or the database does not know the time zone name.
 
-    The name is compared with the database's list because PostgreSQL also accepts `UTC+5`, with the sign of POSIX, which
-    is the opposite of the usual one.
+    Only names of the database's list are accepted. PostgreSQL itself also accepts `UTC+5`, but reads it as POSIX does:
+    five hours west of Greenwich.
     """
     global _time_zones  # noqa: PLW0603  read once; the list does not change
     if not 1 <= days <= MAX_DAYS:

@@ -2,7 +2,8 @@
 
 The block run id identifies the hold; a block run never has more than one. Capture, void and expiry are decided under
 the account's lock. The first of them takes effect, and a repeated call returns the first result. While the hold is
-open, `charge` refuses the block run, and a block run that was charged gets no hold. So it is never paid twice.
+open, `charge` refuses the block run, and a block run that was charged gets no hold. So a block run is never paid for
+twice.
 """
 
 from collections.abc import Mapping
@@ -111,7 +112,7 @@ class CaptureHoldRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HoldResult:
-    """A hold after a call. A captured hold has its block run; `entry` is None if nothing was charged."""
+    """A hold after a call. `block_run` is None unless it is captured; `entry` is None if nothing was charged."""
 
     hold: Hold
     task: TaskState
@@ -122,7 +123,7 @@ class HoldResult:
 
 
 async def place_hold(request: PlaceHoldRequest, rate_cards: RateCardCache) -> HoldResult:
-    """Hold the highest possible cost of a block run. If it cannot be paid, the task stops, as after a refused charge.
+    """Hold the highest possible cost of a block run. If too few credits are available, the task stops, as for a charge.
 
     Raises: InvalidInput, TaskNotFound, TaskEnded, TaskStopped, PriceNotFound, MeasurementMissing, InsufficientCredits,
     BudgetReached; HoldClosed: the hold of this request was voided or has expired, so nothing is held;
@@ -158,7 +159,7 @@ async def place_hold(request: PlaceHoldRequest, rate_cards: RateCardCache) -> Ho
         except (InsufficientCredits, BudgetReached, TaskStopped) as error:
             stopped = stop_task(posting, account, task, error, required=price.credits, audit=request.audit)
             rows.update_task(posting.write, stopped)
-            return error  # not raised, so that the stop is committed
+            return error  # not raised, so that the transaction that stops the task is committed
         renew_budget(account, task)
         task = bump_task_version(task)
         _write(posting, account, task, hold, None, audit=request.audit)

@@ -88,7 +88,7 @@ class StartTaskRequest:
 async def start_task(request: StartTaskRequest) -> TaskChange:
     """Start a task. A repeated request returns the first result.
 
-    If a task that nobody waits for (SCHEDULED, WEBHOOK) is refused because credits are missing, the skipped start is
+    If a task with the trigger SCHEDULED or WEBHOOK is refused because credits are missing, the skipped start is
     recorded.
     Raises: InvalidInput; InsufficientCredits: no credits or fewer than the budget are available, or the account has
     debt; BudgetReached: the parent's budget has too few credits; TaskEnded, TaskStopped: the parent has ended or is
@@ -190,7 +190,7 @@ def _record_skipped_start(
 ) -> None:
     """Record that a scheduled task, or one started by a webhook, was skipped.
 
-    One notification is added for each agent until the account has credits again.
+    At most one notification is added for each agent until the account has credits again.
     """
     reason = "IN_DEBT" if account.owed else StopReason.OUT_OF_CREDITS
     skipped = SkippedStartState(account.account_id, request.task_id, request.agent_id, reason, skipped_at=account.at)
@@ -225,8 +225,8 @@ async def cancel_task(
     """End a task and all open tasks nested in it, at any depth, as CANCELLED. They cannot be resumed.
 
     Nested tasks that have ended stay as they are. Each transaction ends up to TASKS_PER_TRANSACTION tasks, so that the
-    account is not locked for long; the task itself is ended first, so it gets no more children. If the call is
-    interrupted, a repetition cancels the rest. If `owner_ids` is given, only tasks of these owners can be cancelled.
+    account is not locked for long. The first transaction ends the task itself, so it gets no more children. If the call
+    is interrupted, a repetition cancels the rest. If `owner_ids` is given, only tasks of these owners can be cancelled.
     Raises: TaskNotFound: also for a task of another owner; TaskEnded.
     """
     account_id = await task_accounts.require_account(task_id)
@@ -251,7 +251,7 @@ async def _end_task(
     audit: AuditContext | None,
     nested: Collection[str] = (),
 ) -> TaskChange:
-    """End a task and the open ones of the tasks `nested` in it, in one transaction."""
+    """End a task, and those of the tasks `nested` in it that are open, in one transaction."""
     account_id = await task_accounts.require_account(task_id)
 
     async def decide(posting: Posting) -> TaskChange:
@@ -281,7 +281,7 @@ async def _end_task(
 def _end(
     posting: Posting, account: AccountState, task: TaskState, status: TaskStatus, audit: AuditContext | None
 ) -> TaskState:
-    """Return an open task after it has ended, and close its own budget. The caller writes the returned task."""
+    """End an open task and close its own budget. The caller writes the returned task."""
     budget = own_budget(account, task)
     if budget is not None and budget.is_open:
         holds.close_hold(account, budget, HoldStatus.CAPTURED)

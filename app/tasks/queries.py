@@ -23,7 +23,7 @@ from app.tasks.rows import BLOCK_RUNS, SKIPPED_STARTS, TASKS, AccountScopedId
 from app.tasks.rules import BlockRunState, SkippedStartState, TaskState, TaskStatus
 
 TaskPosition = tuple[datetime | int, str]
-"""Where a page of tasks ended: the value by which it is ordered, and the task id of the last task."""
+"""Where a page of tasks ended: the last task's value in the order of the page (a time or a cost), and its id."""
 
 
 class TaskOrder(StrEnum):
@@ -50,7 +50,7 @@ class AgentActivity:
     last_started_at: datetime
 
 
-# A NULL list of owners means all (services and operators).
+# If the list of owners is NULL, tasks of all owners are found (for services and operators).
 _FIND_TASKS: Final = f"""
     SELECT {TASKS.columns("t")}, a.owner_id, coalesce(a.next_change_at <= clock_timestamp(), false) AS is_due
     FROM task_account AS k
@@ -104,7 +104,7 @@ def _select_tasks_of_agents(value: str, sql_type: str, *, descending: bool) -> s
     """Return a select of a page of each agent's tasks, ordered by `value`.
 
     `started_at > '-infinity'` is always true. It lets PostgreSQL use the partial index of tasks by agent. The position
-    is never NULL, so that it limits the index scan: a first page begins before every task. NULL statuses mean all.
+    limits the index scan, so it must not be NULL: that of a first page is before every task. NULL statuses mean all.
     """
     comparison, direction = ("<", "DESC") if descending else (">", "ASC")
     return f"""
@@ -168,8 +168,9 @@ async def find_task(task_id: str, *, owner_ids: OwnerScope) -> OwnedTask | None:
 async def find_tasks(task_ids: Iterable[str], *, owner_ids: OwnerScope) -> dict[str, OwnedTask | Exception]:
     """Apply due changes, and return the tasks that exist in accounts of the scope, by task id.
 
-    A task of another owner is not found, by the same statement as a task that does not exist. So neither the response
-    nor its duration distinguishes them. A task whose account has due changes that cannot be written is an exception.
+    Tasks of other owners and tasks that do not exist are looked up by the same statement and left out. So neither the
+    response nor its duration distinguishes them. If due changes of an account cannot be written, the value for each of
+    its tasks is the exception.
     """
     parameters = (list(dict.fromkeys(task_ids)), None if owner_ids is None else list(owner_ids))
     records = await pools.fetch(_FIND_TASKS, *parameters)

@@ -1,6 +1,6 @@
 """Reverses the cost of a block run or of a whole task, even after the task has ended.
 
-Credits return to the grants that paid, never to a hold or budget, and never more than was charged.
+Credits return to the grants that paid, never to a hold or budget. Never more is reversed than was charged.
 """
 
 from dataclasses import dataclass
@@ -115,10 +115,10 @@ async def reverse_task(
     request_id: str | None = None,
     audit: AuditContext | None = None,
 ) -> TaskReversal:
-    """Reverse everything that a task costs when this is called. The cost of its children is not reversed.
+    """Reverse everything that a task costs at the time of the call. The cost of its children is not reversed.
 
     Each transaction reverses up to BLOCK_RUNS_PER_TRANSACTION block runs, so that the account is not locked for long.
-    If the request is interrupted, a repetition with the same key continues it; the result is that of the whole.
+    If the request is interrupted, a repetition with the same key continues it and returns the result of both together.
     Raises: TaskNotFound, IdempotencyConflict, InvalidInput, BalanceLimitReached.
     """
     account_id = await _check(task_id, reason, idempotency_key)
@@ -126,7 +126,7 @@ async def reverse_task(
     has_reversed = False
 
     async def decide(posting: Posting) -> TaskReversal | None:
-        """Reverse the next block runs. Return the result of the whole, or None if more are left."""
+        """Reverse the next block runs. Return the total of all transactions, or None if more block runs are left."""
         account, task = posting.accounts[account_id], rows.posted_task(posting, task_id)
         first = await idempotency.find_result(posting, account, idempotency_key, request_hash)
         progress = _Progress(up_to=task.steps)
@@ -170,7 +170,7 @@ async def reverse_task(
 
 
 class _Progress(NamedTuple):
-    """The progress of a reversal of a task: it is complete up to `position`, and ends at `up_to`."""
+    """The progress of a reversal of a task: block runs up to position `position` of `up_to` are reversed."""
 
     up_to: int = 0
     position: int = 0

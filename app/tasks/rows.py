@@ -34,8 +34,8 @@ _UPDATE_TASK: Final = TASKS.update(
     "status", "stop_reason", "ended_at", "steps", "charged", "reversed", "shortfall", "required", "budget_hold",
     "version",
 )  # fmt: skip
-# A change of a task is also a change of the tasks in which it is nested: their costs show it. Tasks that the same write
-# changes are left out, because one statement can change a row only once.
+# A change of a task is also a change of the tasks in which it is nested, because their costs include it. Tasks that the
+# same write changes are left out, because one statement can change a row only once.
 _BUMP_ANCESTORS: Final = SetStatement(
     "versions of parent tasks",
     """
@@ -70,7 +70,7 @@ _INSERT_SKIPPED_START: Final = SKIPPED_STARTS.insert(
 )
 
 # In the reads below, OFFSET 0 makes the planner look up each item by key. If a table was vacuumed while it was empty,
-# the planner estimates that a sequential scan costs nothing, and a posting connection keeps its plans.
+# the planner estimates that a sequential scan costs nothing, and a connection continues to use this plan.
 
 _SELECT_TASKS: Final = RowSelect(
     [*TASKS.column_list("t"), "t.request_hash"],
@@ -145,12 +145,12 @@ async def find_reversible_block_runs(
 
 
 def read_budgets(keys: Iterable[AccountScopedId], *, only_open: bool = False) -> HoldRead:
-    """Return a read of the budgets on which tasks (account id, task id) draw, for `holds` of a posting."""
+    """Return a read of the budgets on which tasks (account id, task id) draw, for the argument `holds` of `post`."""
     return HoldRead(_SELECT_BUDGETS, key_columns(keys), only_open=only_open)
 
 
 def read_holds(keys: Iterable[AccountScopedId], *, only_open: bool = False) -> HoldRead:
-    """Return a read of the holds of block runs (account id, block run id), for `holds` of a posting."""
+    """Return a read of the holds of block runs (account id, block run id), for the argument `holds` of `post`."""
     return HoldRead(_SELECT_HOLDS, key_columns(keys), only_open=only_open)
 
 

@@ -59,7 +59,7 @@ class TaskTrigger(StrEnum):
 
 
 UNATTENDED_TRIGGERS: Final = frozenset({TaskTrigger.SCHEDULED, TaskTrigger.WEBHOOK})
-"""No person waits for the answer when such a task is started. So a start that is refused for lack of credits is
+"""Nobody waits for the response when such a task is started. So a start that is refused for lack of credits is
 recorded, and the owner is notified."""
 
 DEFAULT_BUDGET_TIMEOUT_SECONDS: Final = 3600
@@ -71,9 +71,9 @@ ENDED_STATUSES = frozenset({TaskStatus.COMPLETED, TaskStatus.FAILED, TaskStatus.
 class TaskState(NamedTuple):
     """A task at one version. Amounts are credits.
 
-    `required` is the cost of the block run that stopped the task, and `shortfall` is what had to be added for it then;
-    both are None for other tasks. `budget_hold` is the number of the budget that pays for the task, its own or an
-    ancestor's; it is None if the account pays.
+    `required` is the cost of the block run that stopped the task, and `shortfall` is how many credits were missing for
+    it at that time. Both are None if no block run stopped the task. `budget_hold` is the number of the budget that pays
+    for the task, its own or an ancestor's; it is None if the account pays.
     """
 
     account_id: int
@@ -220,7 +220,7 @@ def check_not_stopped(task: TaskState) -> None:
 def check_can_start(account: AccountState, required: int) -> None:
     """Check that `required` credits are available and the account has no debt. Otherwise no task starts or resumes.
 
-    `required` is 0 if a budget pays for the task, so that only debt is in the way. Raises: InsufficientCredits.
+    If a budget pays for the task, `required` is 0 and only debt is checked. Raises: InsufficientCredits.
     """
     if account.owed or account.available < required:
         raise insufficient_credits(account, required)
@@ -230,7 +230,7 @@ def check_budget_has_credits(budget: Hold | None, task: TaskState, required: int
     """Return the open budget on which `task` draws.
 
     Raises: TaskStopped: the budget has expired, or ended with its task; BudgetReached: fewer credits than `required`
-    are left beside the closing reserve.
+    are left outside the closing reserve.
     """
     if budget is None or not budget.is_open:
         raise TaskStopped(task_id=task.task_id, stop_reason=StopReason.BUDGET_EXPIRED)

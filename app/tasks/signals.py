@@ -1,9 +1,9 @@
 """Signals for executors: which tasks must stop, and which may continue.
 
 Signals are derived from the accounts and the stopped tasks; they are not stored. When the change feed reports that
-something may have changed, a subscriber reads the state of those accounts and compares it with the state that it sent
-last. So a lost, repeated or late report does no harm. Each signal has the version of its account, which rises with
-every stop, every resumption and every change of the available credits.
+accounts may have changed, the process reads their state and compares it with the state that it sent last to the
+subscriber. So after a lost, late or repeated report, signals are late or repeated, but not wrong. Each signal has the
+version of its account, which rises with every stop, every resumption and every change of the available credits.
 """
 
 import logging
@@ -31,8 +31,8 @@ _IS_USED_UP: Final = """
     AND h.credits - h.captured - h.released - h.allocated <= h.closing_reserve
 """
 
-# Running tasks whose budget is used up may start no more block runs either. They are reported like tasks that were
-# stopped by their budget.
+# A running task whose budget is used up may start no more block runs either. So it is reported like a task that was
+# stopped because of its budget.
 _STOPPED_TASKS: Final = RowSelect(
     ["t.task_id", "t.stop_reason", "t.required", "t.version"],
     f"""
@@ -71,7 +71,7 @@ _ACCOUNTS_WITH_SIGNALS: Final = f"""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Signal:
-    """A STOP or RESUME. If `task_ids` is None, it is for all open tasks of the owner without budget and open hold."""
+    """A STOP or RESUME. `task_ids=None` means all open tasks of the owner that have no budget and no open hold."""
 
     kind: SignalKind
     owner_id: str
@@ -140,7 +140,7 @@ def changed_signals(
             and before.available < (task.required or 1) <= now.available
         ]
     signals += _task_signals(SignalKind.RESUME, now, resumed, None)
-    # A task that may continue now is not stopped again because of its version.
+    # A task that may continue gets no new STOP if only its version has changed.
     may_continue = set(resumed) if not came_back else set(now.stopped)
     new = {
         task_id: task
@@ -164,7 +164,7 @@ class SignalTracker:
         self._other_accounts: set[int] = set()
 
     async def initial_signals(self) -> list[Signal]:
-        """Return signals for everything that is stopped now."""
+        """Return signals for all accounts and tasks that must stop now."""
         states = await _read_states(await self._accounts_with_signals())
         self._save(states)
         return [signal for state in states for signal in initial_signals(state)]
@@ -172,7 +172,7 @@ class SignalTracker:
     async def new_signals(self, signalled: Mapping[int, Collection[str]] | None) -> list[Signal]:
         """Return the signals that follow from changes since the last call.
 
-        `signalled` contains the kinds of reports by account id. If it is None, any account may have changed.
+        `signalled` contains the kinds of the change feed's reports by account id. None: any account may have changed.
         """
         if signalled is None:
             wanted = {*await self._accounts_with_signals(), *self._sent}

@@ -1,9 +1,9 @@
-"""Stops tasks that cannot be paid, and resumes them.
+"""Stops tasks whose block runs cannot be paid for, and resumes them.
 
 A task is stopped under its account's lock, by the block run that could not be paid, or when the budget on which it
-draws expires. After that commit no worker accepts a paid block run of it, except closing work that a budget pays for. A
-resumed task continues where it stopped: its executor sends the same block run ids again, and block runs that were
-charged are not charged twice.
+draws expires. Then only block runs at cost 0, and closing work that a budget pays for, are accepted. A resumed task
+continues where it stopped: its executor sends the same block run ids again, and block runs that were charged are not
+charged twice.
 """
 
 from collections.abc import Collection, Iterable, Sequence
@@ -41,8 +41,9 @@ _SELECT_TASKS_WITH_OPEN_HOLDS: Final = """
     WHERE account_id = ANY($1::bigint[]) AND task_id = ANY($2::text[]) AND status = 'OPEN' AND timeout_seconds > 0
 """
 
-# A row names a task by its id, or all tasks that draw on a budget by the number of the hold. A task may be named twice.
-# The versions of the tasks in which they are nested rise too, because their costs show the change.
+# One row for each expired hold: the account id, the task id and, for a budget, its number. The statement changes the
+# task and all tasks that draw on the budget; a task may occur twice. The versions of the tasks in which they are nested
+# rise too, because their costs include the change.
 _UPDATE_TASKS_OF_EXPIRED_HOLDS: Final = SetStatement(
     "tasks of expired holds",
     f"""
@@ -78,7 +79,7 @@ _UPDATE_TASKS_OF_EXPIRED_HOLDS: Final = SetStatement(
 _BUDGET_EXPIRED: Final = TaskStopped(
     task_id="", agent_id="", reason=StopReason.BUDGET_EXPIRED, required=None, shortfall=None
 )
-# The statement above stops these tasks. Both see the tasks as they were before.
+# For the tasks that the statement above stops. Both read the tasks as they were before the transaction's write.
 _RECORD_EXPIRED_BUDGETS: Final = SetStatement(
     "events of expired budgets",
     select_deliveries(
@@ -144,8 +145,7 @@ def _stop_event(task: TaskState) -> TaskStopped:
 
 
 async def find_tasks_to_stop(posting: Posting, tasks: Iterable[TaskState]) -> set[tuple[int, str]]:
-    """Return the (account id, task id) of those tasks that nothing but a closing reserve can pay for in the current
-    state of their accounts.
+    """Return the (account id, task id) of the tasks for which at most a closing reserve can pay at present.
 
     Tasks that hold the last credits of their account are not included.
     """
@@ -198,9 +198,8 @@ async def resume_task(request: ResumeTaskRequest) -> TaskChange:
     """Let a stopped task run again, or raise the budget of a running one.
 
     Raises: InvalidInput, TaskNotFound, TaskEnded; TaskNotStopped: the task is running, and the request has no
-    `add_budget` or no key; InsufficientCredits: no credits
-    or fewer than `add_budget` are available, or the account has debt; BudgetReached: nothing is left of its budget and
-    nothing is added; IdempotencyConflict.
+    `add_budget` or no key; InsufficientCredits: no credits or fewer than `add_budget` are available, or the account has
+    debt; BudgetReached: nothing is left of its budget and nothing is added; IdempotencyConflict.
     """
     request.check()
     account_id = await task_accounts.require_account(request.task_id)

@@ -152,13 +152,13 @@ async def load_account_balance(owner_id: str, context: Context) -> AccountBalanc
     number = await owner_scope.find_account_id(owner_id, owner_ids=readable_owners(context.authenticated_caller))
     if number is None:
         return await queries.empty_balance(owner_id)
-    # Due changes are written outside the shared read, so that an account that is locked delays only its own callers.
+    # Due changes are not written in the shared read, so that a locked account delays only its own callers.
     found = await context.state.balance_reader.get(number) or (await queries.get_balances([number])).get(number)
     return found or await queries.empty_balance(owner_id)
 
 
 async def load_auto_top_up(account_id: int | None, context: Context) -> AutoTopUpView:
-    """Return the state of an account's auto top-up. All loads of a request are one read.
+    """Return the state of an account's auto top-up. The loads of a request are combined into one read.
 
     `account_id` is None or 0 if the account does not exist yet.
     """

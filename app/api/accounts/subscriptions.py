@@ -40,7 +40,7 @@ class AccountSubscription:
         # A client that reconnects may send its last version twice: as an argument and by the transport (Last-Event-ID).
         seen = max(version for version in (-1, since_version, context.last_seen_version) if version is not None)
         if await owner_scope.find_account_id(owner, owner_ids=owner_ids) is None:
-            # The account does not exist yet. When it is created, that is announced under the owner's id.
+            # The account does not exist yet. The change feed reports its creation under the owner's id.
             with feed.subscribe(owner) as changes:
                 while (
                     await retry_until_available(lambda: owner_scope.find_account_id(owner, owner_ids=owner_ids)) is None
@@ -65,7 +65,7 @@ class AccountSubscription:
 def _known_version(seen: int, version: int) -> int:
     """Return `seen`, or -1 if it is higher than the account's `version`.
 
-    Otherwise the client would wait for a version that may never exist. A `seen` that is too high belongs to another
-    account, or was sent before the database was restored from a backup.
+    With such a `seen`, the client would wait for a version that may never exist. Such a version is of another account,
+    or was sent before the database was restored from a backup.
     """
     return seen if seen <= version else -1

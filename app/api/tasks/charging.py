@@ -1,7 +1,7 @@
 """The mutations charge and chargeBatch.
 
-The resolvers return errors instead of raising them, because in a batch each item has its own result and both mutations
-share the code.
+The resolvers return errors and do not raise them: in a batch each item has its own result, and both mutations use the
+same code.
 """
 
 from collections.abc import Mapping

@@ -274,20 +274,20 @@ def to_task(task: TaskState, owner_id: str) -> Task:
 
 
 async def load_task(context: Context, account_id: int, task_id: str) -> Task | None:
-    """Load a task. All loads of a request are one read."""
+    """Load a task. The loads of a request are combined into one read."""
     found = await context.data_loader(_tasks).load((account_id, task_id))
     return to_task(*found) if found else None
 
 
 async def load_budget(context: Context, task: TaskState) -> HoldState | None:
-    """Load the budget that pays for a task; None if the account pays. All loads of a request are one read."""
+    """Load the budget that pays for a task, or None. The loads of a request are combined into one read."""
     if task.budget_hold is None:
         return None
     return await context.data_loader(_holds).load((task.account_id, task.budget_hold))
 
 
 async def load_block_run(context: Context, account_id: int, block_run_id: str) -> BlockRun | None:
-    """Load a block run. All loads of a request are one read."""
+    """Load a block run. The loads of a request are combined into one read."""
     run = await context.data_loader(_block_runs).load((account_id, block_run_id))
     return to_block_run(run) if run else None
 
@@ -308,4 +308,4 @@ def _first_runs(limit: int) -> Callable[[list[AccountScopedId]], Awaitable[list[
 
 
 _FIRST_RUNS = [_first_runs(limit) for limit in range(MAX_PAGE + 2)]
-"""There is a batch function for each page size. Loads of one size in a request are one read."""
+"""The batch functions by page size. The loads of one page size in a request are combined into one read."""

@@ -277,7 +277,7 @@ class TopUpMutations:
             TopUpTerms.from_settings(context.state.settings),
         )
         if input.enabled:
-            context.state.change_feed.report_account(done.balance.account_id)  # so that it buys at once
+            context.state.change_feed.report_account(done.balance.account_id)  # auto top-up checks it at once
         return SetAutoTopUpSuccess(
             account=to_account(done.balance),
             auto_top_up=to_auto_top_up(await load_auto_top_up(done.balance.account_id, context)),

@@ -177,7 +177,7 @@ def to_refund(row: RefundRow) -> TopUpRefund:
 
 
 async def load_top_up(context: Context, account_id: int, top_up_id: str) -> TopUp | None:
-    """Load a top-up. All loads of a request are one read."""
+    """Load a top-up. The loads of a request are combined into one read."""
     row = await context.data_loader(_top_ups).load((account_id, top_up_id))
     return to_top_up(row) if row else None
 
