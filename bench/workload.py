@@ -9,7 +9,8 @@ from typing import Final, Literal, Self
 from bench.environment import BenchmarkFailed
 
 Load = Literal["many", "hot", "balance", "library"]
-"""many: charges to 10,000 accounts in random order. hot: charges to one account. balance, library: reads."""
+"""many: charges to 10,000 accounts in random order. hot: charges to one account. balance: reads of a balance.
+library: reads of a page of an agent's tasks with their costs."""
 Request = Literal["charge", "batch", "route", "balance", "library"]
 
 MANY_ACCOUNTS: Final = 10_000

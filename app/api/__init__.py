@@ -12,6 +12,6 @@ The API converts between GraphQL and the domain packages. It contains no busines
 
 Invariants
 - Every field has a permission and every part of the schema has a description; otherwise the schema is not built.
-- An object that the caller may not read is reported like one that does not exist, by the same SQL statements.
+- An object that the caller may not read is reported like one that does not exist. The same SQL statements find both.
 - Expected errors are members of result unions. Everything else is a top-level error with `extensions.code`.
 """

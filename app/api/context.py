@@ -56,8 +56,8 @@ def audit_context(info: ResolverInfo) -> AuditContext | None:
 def operator_audit_context(info: ResolverInfo) -> AuditContext | None:
     """Like `audit_context`, but return None for a service as well.
 
-    For mutations that store the service key in the entry, hold or block run anyway. For an operator, `key_id` is the
-    key that signed the token.
+    It is used by mutations whose entry, hold or block run names the service. For an operator, `key_id` is the key that
+    signed the token.
     """
     caller = info.context.authenticated_caller
     return _audit_context(caller, info) if caller.kind is CallerKind.OPERATOR else None

@@ -221,7 +221,7 @@ def webhooks_list() -> None:
 @webhooks.command("rotate")
 @click.argument("id")
 def webhooks_rotate(id: str) -> None:
-    """Replace the secret of the endpoint ID and print the new one. Both sign for 24 hours."""
+    """Replace the secret of the endpoint ID and print the new one. Deliveries are signed with both for 24 hours."""
     from app.cli import webhooks
 
     asyncio.run(webhooks.rotate(id))

@@ -55,7 +55,7 @@ HANG_SECONDS: Final = 8.0
 CHARGE_SECONDS: Final = 9.0
 """The longest time of a call of `charge` or `charge_batch`, with all waits. The caller can send the request again."""
 _MAX_RATE_CARD_AGE_SECONDS: Final = 8.0
-"""A batch reads rate cards again if they are older than this: one second before their lease ends."""
+"""A batch reads rate cards again if they are older than this. They may be used until they are 9 seconds old (lease)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

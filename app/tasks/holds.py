@@ -112,7 +112,7 @@ class CaptureHoldRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HoldResult:
-    """A hold after a call. `block_run` is None unless it is captured; `entry` is None if nothing was charged."""
+    """A hold after a call. `block_run` is None unless the hold is captured; `entry` is None if nothing was charged."""
 
     hold: Hold
     task: TaskState
