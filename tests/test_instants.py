@@ -71,7 +71,7 @@ def test_a_checked_instant_is_refused_at_its_path(instant: datetime, problem: st
     with pytest.raises(InvalidInput) as refused:
         check_instant(instant, path="expiresAt")
 
-    assert refused.value.message == f"expiresAt {problem}"
+    assert refused.value.message == f"expiresAt {problem}."
 
 
 @pytest.mark.parametrize("instant", [MIN_INSTANT, MAX_INSTANT, datetime(2027, 1, 1, tzinfo=UTC)])

@@ -40,6 +40,13 @@ ALLOWED_PARTS = {
         "', '.join([column.rsplit(' AS ', 1)[0] for column in columns])",
     },
     "account_events.py": {"events", "payload"},
+    "costs.py": {"_select_groups('block')", "_select_groups('model')"},
+    "erase_owner.py": {
+        "', '.join((f'{name} = v.{name}' for name in ENTRY_COLUMNS))",
+        "', '.join((f'${n}::text[]' for n in range(5, 10)))", "(f'{name} ~ $2' for name in columns)", "changes",
+        "matches", "name", "sql_type", "table",
+    },
+    "pools.py": {"_milliseconds(lock_seconds)"},
     "rows.py": {"', '.join((f'{name} = EXCLUDED.{name}' for name in _OVERWRITTEN))"},
     "verifier.py": {"sql"},
     "posting.py": {
@@ -47,7 +54,10 @@ ALLOWED_PARTS = {
         "place", "renumber_parameters(sql, offset)", "seed",
     },
 }  # fmt: skip
-"""Modules that combine several of our statements into one, and what they write into it: statements and numbers."""
+"""Modules that combine several of our statements into one, and what they write into it.
+
+That is statements, numbers, and names of our tables and columns.
+"""
 
 
 def locked() -> dict[str, Version]:

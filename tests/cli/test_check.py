@@ -104,7 +104,7 @@ def test_every_check_runs_whatever_the_others_return_and_no_secret_is_printed(
 
     output = done.stdout + done.stderr
     assert "WORKERS must be a whole number" in output  # not a secret, so its value is printed
-    output = output.replace("'canary-of-a-number'", "")
+    output = output.replace('"canary-of-a-number"', "")
     assert "canary" not in output
     assert "caca" not in output
 
