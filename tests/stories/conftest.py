@@ -123,6 +123,11 @@ class Platform:
         assert (await self.client.post(payment_url, data=form)).status_code == 303
         return page
 
+    async def save_card(self, user: str, card: str) -> None:
+        """Buy 500 credits as the user, and save the test card that behaves like this."""
+        top_up = await self.begin_top_up(500, user, saveCard=True)
+        assert f'<option value="{card}">' in await self.pay(top_up["paymentUrl"], card=card)
+
     async def task(self, task_id: str) -> Any:
         query = f"query($task: ID!) {{ task(taskId: $task) {operations.TASK} }}"
         return (await self.ask("service", query, task=task_id))["task"]

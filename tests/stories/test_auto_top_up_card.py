@@ -38,12 +38,6 @@ def notifications(account: Any) -> set[tuple[str, str]]:
     return {(edge["node"]["id"], edge["node"]["kind"]) for edge in account["notifications"]["edges"]}
 
 
-async def pay_and_save(platform: Platform, user: str, card: str) -> None:
-    """Begin a top-up as the user that saves the card, and pay it on the provider's page with this test card."""
-    top_up = await platform.begin_top_up(500, user, saveCard=True)
-    assert f'<option value="{card}">' in await platform.pay(top_up["paymentUrl"], card=card)
-
-
 async def shown(header: ClientConnection, wanted: Callable[[Any], bool]) -> Any:
     """The first item that satisfies `wanted`. A worker may find changed settings only by its sweep every 5 s."""
     async with asyncio.timeout(15):
@@ -64,7 +58,7 @@ async def switched_off_afterwards(platform: Platform, user: str) -> AsyncIterato
 
 
 async def test_a_saved_card_pays_once_when_a_charge_crosses_the_threshold(platform: Platform) -> None:
-    await pay_and_save(platform, "saver", "pays")
+    await platform.save_card("saver", "pays")
     before = await seen(platform, "saver")
     available = before["balance"]["available"]
     async with switched_off_afterwards(platform, "saver"), platform.subscribed("saver", HEADER) as header:
@@ -87,7 +81,7 @@ async def test_a_saved_card_pays_once_when_a_charge_crosses_the_threshold(platfo
 
 
 async def test_a_declined_card_backs_off_and_is_reported_until_auto_top_up_is_disabled(platform: Platform) -> None:
-    await pay_and_save(platform, "unlucky", "declines")
+    await platform.save_card("unlucky", "declines")
     before = await seen(platform, "unlucky")
     available = before["balance"]["available"]
     async with switched_off_afterwards(platform, "unlucky"), platform.subscribed("unlucky", HEADER) as header:
