@@ -1,9 +1,9 @@
 """The effects of a dispute under the account's lock: OPEN freezes credits, WON unfreezes them, LOST takes them back.
 
-A dispute concerns a number of the top-up's credits, at most those that refunds and other disputes leave. An open
-dispute freezes the credits that are neither spent nor held. A lost dispute takes these credits back, with
-DISPUTE_LOST entries whose reason contains the id of the dispute. The spent and held credits become debt, with a DEBT
-entry.
+A dispute concerns a number of the top-up's credits, at most those that refunds and other disputes leave. Lost disputes
+take precedence over open ones. An open dispute freezes the credits that are neither spent nor held. A lost dispute
+takes these credits back, with DISPUTE_LOST entries whose reason contains the id of the dispute. The spent and held
+credits become debt, with a DEBT entry.
 
 Reports may arrive in any order, repeatedly, and as several event types. Only one report of each dispute is valid: a
 decision (WON or LOST) replaces OPEN, and otherwise a later report replaces an earlier one. First the effect of the
@@ -15,7 +15,14 @@ from app.ledger.rules import debt
 from app.topups.provider import Dispute, DisputeStatus
 from app.topups.provider_events import EventNotApplied, EventOutcome
 from app.topups.refunds.amounts import DisputeRow, credits_for_amount, find_mismatches
-from app.topups.refunds.locked_top_up import LockedTopUp, claw_back, extend_disputes, freeze, undo_claw_back
+from app.topups.refunds.locked_top_up import (
+    LockedTopUp,
+    claw_back,
+    extend_disputes,
+    freeze,
+    release_open_disputes,
+    undo_claw_back,
+)
 from app.wording import quote_value
 
 _OUTCOMES = {
@@ -111,10 +118,11 @@ def _apply(locked: LockedTopUp, dispute: DisputeRow, status: DisputeStatus) -> N
     if status is not DisputeStatus.OPEN:
         dispute = dispute._replace(status=status, decided_at=max(locked.account.at, dispute.opened_at))
     locked.put_row(dispute)
-    credits = min(credits_for_amount(locked.top_up, dispute.amount_minor), locked.remaining.refundable_credits)
-    if not credits or status is DisputeStatus.WON:
+    if status is DisputeStatus.WON:
         return
+    due = credits_for_amount(locked.top_up, dispute.amount_minor)
     if status is DisputeStatus.LOST:
-        claw_back(locked, dispute, credits)
-    else:
+        if credits := min(due, release_open_disputes(locked, due)):
+            claw_back(locked, dispute, credits)
+    elif credits := min(due, locked.remaining.refundable_credits):
         locked.put_row(dispute._replace(credits=credits, frozen_credits=freeze(locked, credits)))

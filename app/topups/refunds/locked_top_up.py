@@ -163,21 +163,43 @@ def return_credits(locked: LockedTopUp, refund: RefundRow, cause: Cause) -> None
 
 
 def extend_disputes(locked: LockedTopUp) -> None:
-    """Extend disputes that concern fewer credits than their amount, if credits of the top-up have become refundable."""
-    for dispute in sorted(locked.disputes.values(), key=lambda one: (one.opened_at, one.dispute_ref)):
+    """Extend disputes that concern fewer credits than their amount, if credits of the top-up have become refundable.
+
+    Lost disputes are extended before open ones. Then open disputes freeze what they can.
+    """
+    by_precedence = sorted(
+        locked.disputes.values(),
+        key=lambda one: (one.status is DisputeStatus.OPEN, one.opened_at, one.dispute_ref),
+    )
+    for dispute in by_precedence:
         if dispute.status not in EFFECTIVE_DISPUTE_STATUSES:
             continue
         missing = credits_for_amount(locked.top_up, dispute.amount_minor) - dispute.credits
         credits = min(missing, locked.remaining.refundable_credits)
-        if credits <= 0:
-            continue
         if dispute.status is DisputeStatus.OPEN:
-            frozen = freeze(locked, credits)
-            locked.put_row(
-                dispute._replace(credits=dispute.credits + credits, frozen_credits=dispute.frozen_credits + frozen)
-            )
-        else:
+            extended = dispute._replace(credits=dispute.credits + max(0, credits))
+            frozen = freeze(locked, extended.credits - extended.frozen_credits)
+            extended = extended._replace(frozen_credits=extended.frozen_credits + frozen)
+            if extended != dispute:
+                locked.put_row(extended)
+        elif credits > 0:
             claw_back(locked, dispute, credits)
+
+
+def release_open_disputes(locked: LockedTopUp, credits: int) -> int:
+    """Make up to `credits` refundable: open disputes concern fewer credits, and they freeze nothing for now.
+
+    Call `extend_disputes` afterwards: it freezes what is left.
+    Returns: the refundable credits. They are fewer than `credits` if refunds and lost disputes have taken the rest.
+    """
+    missing = credits - locked.remaining.refundable_credits
+    for dispute in reversed(list(locked.disputes.values())):
+        if dispute.status is DisputeStatus.OPEN:
+            less = max(0, min(dispute.credits, missing))
+            debt.unfreeze(locked.account, dispute.frozen_credits, pays_debt=False)
+            locked.put_row(dispute._replace(credits=dispute.credits - less, frozen_credits=0))
+            missing -= less
+    return locked.remaining.refundable_credits
 
 
 def freeze(locked: LockedTopUp, credits: int) -> int:
@@ -185,7 +207,10 @@ def freeze(locked: LockedTopUp, credits: int) -> int:
 
     Only credits of this top-up are frozen. Its spent credits become debt only if the dispute is lost.
     """
-    frozen = debt.free_credits(locked.account, locked.purchased_grant, credits)
+    grant = locked.purchased_grant
+    already_frozen = sum(dispute.frozen_credits for dispute in locked.disputes.values())
+    unspent = max(0, grant.spendable - already_frozen) if grant is not None else 0
+    frozen = debt.free_credits(locked.account, grant, min(credits, unspent))
     debt.freeze(locked.account, frozen)
     return frozen
 

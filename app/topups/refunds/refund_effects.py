@@ -15,7 +15,14 @@ from app.topups.errors import RefundExceedsTopUp
 from app.topups.provider import DisputeStatus, Refund, RefundStatus
 from app.topups.provider_events import EventNotApplied, EventOutcome
 from app.topups.refunds.amounts import RefundRow, credits_for_amount, find_mismatches, value_bonus
-from app.topups.refunds.locked_top_up import LockedTopUp, TakenCredits, extend_disputes, return_credits, take_credits
+from app.topups.refunds.locked_top_up import (
+    LockedTopUp,
+    TakenCredits,
+    extend_disputes,
+    release_open_disputes,
+    return_credits,
+    take_credits,
+)
 from app.topups.rules import Reference
 from app.wording import quote_value
 
@@ -127,41 +134,33 @@ def _apply_external_refund(locked: LockedTopUp, reported: Refund) -> EventOutcom
     else:
         due = credits_for_amount(top_up, money_taken + reported.amount_minor)
         credits = min(credits_left, max(0, due - credits_taken))
-    clawed_back = _take_precedence(locked, credits)
+    clawed_back = max(0, credits - release_open_disputes(locked, credits))
     taken = TakenCredits()
     if credits > clawed_back:
         taken = take_credits(locked, credits - clawed_back, _provider_cause(locked, EXTERNAL_REFUND_REASON))
-    _count_as_refunded(locked, clawed_back)
-    # Credits that a lost dispute had taken count as debt of this refund. So they are returned if this refund fails.
-    taken = replace(taken, debt_credits=taken.debt_credits + clawed_back)
+    debt_credits = taken.debt_credits + _count_as_refunded(locked, clawed_back)
+    taken = replace(taken, debt_credits=debt_credits)
     locked.put_row(_new_external_refund(locked, reported, credits, taken))
+    extend_disputes(locked)
+    debt.pay_debt(locked.account)
     return EventOutcome.REFUNDED
 
 
-def _take_precedence(locked: LockedTopUp, credits: int) -> int:
-    """Unfreeze credits of open disputes, if the refund needs them.
+def _count_as_refunded(locked: LockedTopUp, credits: int) -> int:
+    """Count credits that lost disputes have taken as refunded instead. No credits move.
 
-    Returns: how many of `credits` are missing then, because lost disputes have already taken them.
+    Credits that came from the grant are counted first, so that they return to it if the refund fails.
+    Returns: how many of `credits` became debt when the disputes were lost.
     """
-    missing = credits - locked.remaining.refundable_credits
-    for dispute in reversed(list(locked.disputes.values())):
-        if missing > 0 and dispute.status is DisputeStatus.OPEN and (less := min(dispute.credits, missing)):
-            unfrozen = min(dispute.frozen_credits, less)
-            debt.unfreeze(locked.account, unfrozen, pays_debt=False)
-            locked.put_row(
-                dispute._replace(credits=dispute.credits - less, frozen_credits=dispute.frozen_credits - unfrozen)
-            )
-            missing -= less
-    return max(0, missing)
-
-
-def _count_as_refunded(locked: LockedTopUp, credits: int) -> None:
-    """Count credits that lost disputes have taken as refunded instead. No credits move."""
+    debt_credits = 0
     for dispute in reversed(list(locked.disputes.values())):
         if credits and dispute.status is DisputeStatus.LOST and (less := min(dispute.credits, credits)):
             left = dispute.credits - less
-            locked.put_row(dispute._replace(credits=left, debt_credits=min(dispute.debt_credits, left)))
+            kept_debt = min(dispute.debt_credits, left)
+            locked.put_row(dispute._replace(credits=left, debt_credits=kept_debt))
+            debt_credits += dispute.debt_credits - kept_debt
             credits -= less
+    return debt_credits
 
 
 def _new_external_refund(locked: LockedTopUp, reported: Refund, credits: int, taken: TakenCredits) -> RefundRow:

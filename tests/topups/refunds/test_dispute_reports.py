@@ -65,6 +65,16 @@ async def test_a_dispute_freezes_only_what_its_top_up_still_has(db: str, rate_ca
     await assert_ledger_intact()
 
 
+async def test_two_disputes_freeze_only_what_their_top_up_still_has(db: str, rate_cards: RateCardCache) -> None:
+    first = await create_paid_top_up(credits=500)
+    await spend_credits("alice", rate_cards, 200)
+    await create_paid_top_up(credits=600)
+    for ref in ("dp_1", "dp_2"):
+        await deliver(build_dispute(first, OPEN, dispute_ref=ref, amount_minor=250))
+    assert await read_figures(first) == (900, 0, 300, 0, 600)
+    await assert_ledger_intact()
+
+
 async def test_a_dispute_that_closes_with_another_amount_takes_this_amount(db: str) -> None:
     top_up = await create_paid_top_up(credits=1_000)
     await deliver(build_dispute(top_up, OPEN, amount_minor=1_000))
@@ -233,6 +243,29 @@ def is_applied(locked: LockedTopUp, report: Dispute | Refund) -> bool:
     return True
 
 
+def test_credits_of_a_lost_dispute_return_to_their_grant_if_the_refund_that_counted_them_fails() -> None:
+    lost = build_dispute(PAID, LOST, dispute_ref="dp_0", amount_minor=360)
+    refunds = [external_refund(PAID, 1_800, RefundStatus.DONE, refund_ref=ref) for ref in ("re_0", "re_1")]
+    failed = external_refund(PAID, 1_800, RefundStatus.FAILED, refund_ref="re_1")
+    opened = build_dispute(PAID, OPEN, dispute_ref="dp_1", amount_minor=1_801)
+    locked = apply_all([lost, *refunds, failed, opened], spent=0)
+    assert [grant.remaining for grant in locked.account.grants.values()] == [400]
+    rows = {ref: (row.credits, row.frozen_credits, row.debt_credits) for ref, row in locked.disputes.items()}
+    assert rows == {"dp_0": (100, 0, 0), "dp_1": (400, 400, 0)}
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_an_external_refund_and_an_open_dispute_end_alike_in_both_orders(first: int) -> None:
+    reports: list[Dispute | Refund] = [
+        external_refund(PAID, 1_800, RefundStatus.DONE, refund_ref="re_0"),
+        build_dispute(PAID, OPEN, dispute_ref="dp_0", amount_minor=1_801),
+    ]
+    locked = apply_all([reports[first], reports[1 - first]], spent=300)
+    account = locked.account
+    assert (account.posted, account.owed, account.frozen) == (200, 0, 200)
+    assert locked.disputes["dp_0"].credits == 500
+
+
 def valid_report(reports: list[Dispute]) -> Dispute:
     return max(
         reports, key=lambda one: (one.status is not OPEN, one.reported_at, one.status is LOST, one.amount_minor)
@@ -263,10 +296,11 @@ def test_any_order_of_the_reports_of_one_payment_has_the_exact_sums(
     lost = [one for one in valid.values() if one.status is LOST]
     left = 1_000 - top_up.refunded_credits
     wanted = sum(min(1_000, -(-one.amount_minor * 1_000 // 3_600)) for one in lost)
-    if not any(one.status is OPEN for one in valid.values()):
-        assert top_up.clawed_back_credits == min(left, wanted)
+    assert top_up.clawed_back_credits == min(left, wanted)
     assert account.posted - account.owed == 1_000 - spent - top_up.refunded_credits - top_up.clawed_back_credits
     open_ones = [row for row in locked.disputes.values() if row.status is OPEN]
+    disputed = sum(min(1_000, -(-row.amount_minor * 1_000 // 3_600)) for row in open_ones)
+    assert sum(row.credits for row in open_ones) == min(left - top_up.clawed_back_credits, disputed)
     assert account.frozen == sum(row.frozen_credits for row in open_ones) <= account.posted
     if not spent:
         assert all(row.frozen_credits == row.credits for row in open_ones)
