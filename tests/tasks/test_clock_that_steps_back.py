@@ -321,7 +321,7 @@ async def test_top_ups_refunds_and_disputes_go_on(clock: SettableClock, rate_car
     assert await deliver(build_dispute(disputed, DisputeStatus.LOST)) is EventOutcome.DISPUTE_LOST
     assert await list_entries(paid.account_id) == [
         (EntryKind.TOP_UP, 1_000), (EntryKind.TOP_UP, 700), (EntryKind.TOP_UP, 500), (EntryKind.REFUND, -400),
-        (EntryKind.REFUND, -700),
+        (EntryKind.DISPUTE_LOST, -700),
     ]  # fmt: skip
     [dispute] = await pools.fetch("SELECT opened_at, decided_at FROM dispute WHERE top_up_id = $1", disputed.id)
     assert dispute["decided_at"] >= dispute["opened_at"]

@@ -9,7 +9,8 @@ import orjson
 import pytest
 
 from app import main
-from app.auth.caller import Caller
+from app.auth import service_keys
+from app.auth.caller import Caller, Scope
 from app.engine.context import RequestContext
 from app.engine.documents import MAX_CACHED_LENGTH
 from app.engine.execution import GraphQLEngine, GraphQLRequest
@@ -132,15 +133,13 @@ async def test_a_persisted_subscription_is_started_by_its_hash(send: Send) -> No
         assert await send(engine_with(*PERSISTED), form(document_hash(COUNT)), token()) == {"data": {"count": 1}}
 
 
-async def test_a_persisted_mutation_is_not_executed_by_get() -> None:
+async def test_a_persisted_mutation_is_not_executed_by_get(db: None) -> None:
     by_hash = {"documentId": document_hash(SPEND)}
-    operator = token("olga", operator=True)
+    key = await service_keys.create_key("executor", [Scope.CHARGE])
     sample_schema.resolver_calls.clear()
-    assert refused(await by_get(engine_with(*PERSISTED), by_hash, operator))[0] == "METHOD_NOT_ALLOWED"
+    assert refused(await by_get(engine_with(*PERSISTED), by_hash, key))[0] == "METHOD_NOT_ALLOWED"
     assert sample_schema.resolver_calls == []
-    assert await by_post(engine_with(*PERSISTED), by_hash, operator) == {
-        "data": {"spend": {"__typename": "SpendSuccess"}}
-    }
+    assert await by_post(engine_with(*PERSISTED), by_hash, key) == {"data": {"spend": {"__typename": "SpendSuccess"}}}
 
 
 @every_transport

@@ -59,11 +59,11 @@ async def test_a_query_is_streamed_to_a_client_that_accepts_only_streams(query: 
         await client.expect_complete()
 
 
-async def test_a_mutation_runs_once_and_its_error_is_typed() -> None:
+async def test_a_mutation_runs_once_and_its_error_is_typed(db: None) -> None:
     spend = "mutation ($cost: Credits!) { spend(cost: $cost) { __typename } }"
-    operator = token("olga", operator=True)
+    key = await service_keys.create_key("executor", [Scope.CHARGE])
     for cost, outcome in ((1, "SpendSuccess"), (101, "InsufficientCreditsError")):
-        async with event_stream(spend, bearer=operator, cost=cost) as client:
+        async with event_stream(spend, bearer=key, cost=cost) as client:
             await client.expect_start()
             assert await client.item() == (None, {"data": {"spend": {"__typename": outcome}}})
             await client.expect_complete()
