@@ -39,7 +39,7 @@ class Authenticator:
         """Return the caller of an Authorization header, or None if there is no header.
 
         For a WebSocket, `authorization` may be a text of the same format in connection_init. `before_read` is called
-        before the database is read for a service key that was not accepted recently.
+        before a service key is looked up in the database. A key that is in the cache of accepted keys is not looked up.
 
         Raises: RejectedCredential; Unavailable: no token can be verified at the moment.
         """

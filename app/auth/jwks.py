@@ -22,7 +22,7 @@ PublicKey = RSAPublicKey | EllipticCurvePublicKey | Ed25519PublicKey
 REFETCH_SECONDS: Final = 30
 """The minimum interval between fetches. It is long, because anybody can cause a fetch with an unknown key id."""
 FIRST_FETCH_RETRY_SECONDS: Final = 1
-"""The minimum interval until a fetch has succeeded. Before that, no token can be verified."""
+"""The minimum interval between fetches as long as none has succeeded. Until then, no token can be verified."""
 FRESH_SECONDS: Final = 300
 """If the key set is older than this when it is used, it is fetched in the background, to remove withdrawn keys."""
 FETCH_TIMEOUT_SECONDS: Final = 5.0

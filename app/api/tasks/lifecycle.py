@@ -87,8 +87,8 @@ class ResumeTaskInput:
     task_id: strawberry.ID = strawberry.field(description="The platform's id of the task.")
     add_budget: Credits | None = strawberry.field(
         default=None,
-        description="Credits to add to the budget of the task; a budget is opened if it has none. What the block "
-        "run that stopped the task does not need restores the closing reserve that closing block runs have used. Null "
+        description="Credits to add to the budget of the task; a budget is opened if it has none. They pay the "
+        "block run that stopped the task first. The rest restores the part of the closing reserve that was used. Null "
         "adds nothing.",
     )
     idempotency_key: str | None = strawberry.field(
@@ -174,8 +174,8 @@ class LifecycleMutations:
         needs=Permission.AUTHENTICATED,
         audit=AuditPolicy.SERVICES_AND_OPERATORS,
         description="Resume a stopped task, or add to the budget of a running one. Users can resume their own tasks. "
-        "Block runs that were charged are not charged again. Tasks nested in it that are stopped are resumed each on "
-        "its own.",
+        "Block runs that were charged are not charged again. Stopped tasks that are nested in it are not resumed: "
+        "resume each of them by its own call.",
         errors=(
             InvalidInput,
             InsufficientCredits,

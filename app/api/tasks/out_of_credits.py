@@ -20,13 +20,14 @@ from app.tasks.rows import AccountScopedId
 class ResumableTask:
     task: Task = declare.value(description="The task.")
     required: Credits | None = declare.value(
-        description="The cost of that block run. The task can continue when so many credits are available, or left "
-        "in its budget; null if its budget has expired."
+        description="The cost of the block run that stopped the task. The task can continue when so many credits are "
+        "available, or left in its budget; null if its budget has expired."
     )
 
     @declare.field(
-        description="Credits to add now before that block run can be paid: to the account, including those that pay "
-        "debt first, or to the budget with `addBudget`. 0 if it can be paid; null if its budget has expired."
+        description="Credits to add so that the block run that stopped the task can be paid. Add them to the budget "
+        "with `addBudget` if the task has one, else to the account, where they also pay debt. 0 if it can be paid now; "
+        "null if its budget has expired."
     )
     async def shortfall(self, info: ResolverInfo) -> Credits | None:
         state = self.task.state
