@@ -54,13 +54,29 @@ async def test_the_figures_of_the_database_are_reported(db: str) -> None:
         "INSERT INTO verification (finished_at, is_intact, accounts, entries, violations)"
         " VALUES ('2026-01-31T12:00:00Z', false, 3, 9, 1), ('2026-01-30T12:00:00Z', true, 3, 9, 0) RETURNING 1"
     )
+    await pools.fetch(
+        "INSERT INTO provider_event (event_id, provider, body, received_at, attempts, next_attempt_at, parked_at,"
+        " handled_at) SELECT 'event ' || n, 'sandbox', '{}', now(), 0, CASE WHEN n < 3 THEN now() END,"
+        " CASE WHEN n = 3 THEN now() END, CASE WHEN n = 4 THEN now() END FROM generate_series(1, 4) AS n RETURNING 1"
+    )
+    await pools.fetch(
+        "INSERT INTO webhook_endpoint (id, url, description, event_types, in_order, secret, created_at, disabled_at,"
+        " failing_since) VALUES ('one', 'https://a.example/', '', '[]', false, '', now(), NULL, now()),"
+        " ('two', 'https://b.example/', '', '[]', false, '', now(), now(), NULL) RETURNING 1"
+    )
+    await pools.fetch(
+        "INSERT INTO webhook_delivery (account_id, endpoint_id, event_id, event_type, payload, created_at,"
+        " next_attempt_at, delivered_at) SELECT 1, 'one', 'event', 'balance.low', '{}', now(), now(),"
+        " CASE WHEN n = 2 THEN now() END FROM generate_series(1, 2) AS n RETURNING 1"
+    )
     lines = (await get_metrics(None)).text.splitlines()
     for line in (
         "credits_database_up 1.0",
-        'credits_provider_events{state="waiting"} 0.0',
-        'credits_provider_events{state="parked"} 0.0',
-        'credits_webhook_endpoints{state="failing"} 0.0',
-        "credits_webhook_deliveries_pending 0.0",
+        'credits_provider_events{state="waiting"} 2.0',
+        'credits_provider_events{state="parked"} 1.0',
+        'credits_webhook_endpoints{state="failing"} 1.0',
+        'credits_webhook_endpoints{state="disabled"} 1.0',
+        "credits_webhook_deliveries_pending 1.0",
         "credits_verification_timestamp_seconds 1.7698608e+09",
         "credits_verification_intact 0.0",
     ):

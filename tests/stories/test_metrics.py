@@ -110,6 +110,7 @@ async def test_background_loops_report_when_they_succeeded(platform: Platform) -
         found = await samples(platform)
         return {
             "due changes", "expiry notifications", "outgoing webhooks", "rate card refresh", "version sweep",
+            "provider event retries", "pending top-ups", "refund reconciliation",
         } <= {name.partition(" ")[2] for name in found if name.startswith("credits_sweep_last_success")}  # fmt: skip
 
     await until(all_have_run, seconds=15)
