@@ -53,19 +53,11 @@ class OpenPools:
         if self._clients and self._clients == _open_clients() and all(map(_is_idle, self._clients)):
             return
         await pools.disconnect()
-        self._terminate()
         await pools.connect(self.url)
         self._clients = _open_clients()
 
-    def _terminate(self) -> None:
-        """Close the pools also if others have replaced them, for example a command in the same process."""
-        for client in self._clients:
-            if client._pool is not None:
-                client._pool.terminate()
-
     async def close(self) -> None:
         await pools.disconnect()
-        self._terminate()
         if self._admin is not None:
             await self._admin.close()
 

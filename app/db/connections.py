@@ -162,6 +162,13 @@ class Client(AsyncpgDBClient):
     """Tortoise's client, with these pools and connections."""
 
     connection_class = Connection
+    _is_closed = False
+
+    async def create_connection(self, with_db: bool) -> None:
+        # A background task may use this client while it is being closed. A pool that opened then would never be closed.
+        if self._is_closed:
+            raise failures.NoConnection("the connection pools are closed")
+        await super().create_connection(with_db)
 
     async def create_pool(self, **options: Any) -> Pool:
         pool: Pool = await Pool(**options)
@@ -172,6 +179,7 @@ class Client(AsyncpgDBClient):
         return super().acquire_connection() if self._pool is None else self._pool.acquire()
 
     async def _close(self) -> None:
+        self._is_closed = True
         pool, self._pool = self._pool, None
         if pool is not None:
             try:

@@ -201,6 +201,18 @@ async def test_pools_with_dead_connections_in_use_are_closed_in_a_limited_time(n
     await pools.connect(network.url, read_connections=2, posting_connections=2)
 
 
+@pytest.mark.usefixtures("fresh_pools")
+async def test_a_client_that_is_closed_opens_no_pool_again() -> None:
+    client = get_connection("default")
+    await pools.fetch("SELECT 1")
+    await pools.disconnect()
+
+    with pytest.raises(failures.NoConnection, match="the connection pools are closed"):
+        async with client.acquire_connection():
+            pass
+    assert client._pool is None
+
+
 async def test_sockets_detect_a_peer_that_is_gone(network: Network) -> None:
     async with get_connection("posting").acquire_connection() as connection:
         connected = connection._con._transport.get_extra_info("socket")
